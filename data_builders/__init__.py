@@ -1,0 +1,1 @@
+"""Generates audio question-answer data: sources, scenes, questions, filters, pipeline."""

@@ -1,0 +1,1 @@
+"""Wordings of questions, as YAML data files."""
