@@ -30,6 +30,10 @@ class CheckpointError(LalmError):
     """A checkpoint is incomplete, damaged, or was trained on another base model."""
 
 
+class TrainingError(LalmError):
+    """A run cannot go on: the loss is no number, or it was started in a way that it cannot work in."""
+
+
 class MissingPackageError(LalmError):
     """An optional package is needed for what was asked."""
 

@@ -17,6 +17,8 @@ class EncoderSection(Section):
     layers: Literal["last", "weighted"] | tuple[int, ...] = "last"
     """The last layer, a learned weighted sum of all (SpeechVerse), or a mean of some, counted from 0 = the output of
     the first block."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """How a frozen encoder computes; `auto`: bfloat16 where the machine multiplies in it, else float32."""
     random_sizes: dict[str, int] = Field(default_factory=dict)
     """With `base: random`: sizes for the encoder's own transformers configuration."""
 
@@ -32,4 +34,14 @@ class WhisperSection(EncoderSection):
     """The silence that `padding: margin` adds."""
 
 
-EncoderOptions = Annotated[WhisperSection, Field(discriminator="name")]
+class BeatsSection(EncoderSection):
+    """BEATs (arXiv 2212.09058) from an official `.pt`, or a folder that `lalm.encoders.beats.save_beats` wrote."""
+
+    name: Literal["beats"] = "beats"
+    padding: Literal["real", "full"] = "real"
+    """What the encoder is shown: the clip alone, or a whole chunk of which the rest is masked, as published batches."""
+    chunk_seconds: float = Field(default=30.0, gt=0)
+    """Longer clips are cut into pieces of this length."""
+
+
+EncoderOptions = Annotated[WhisperSection | BeatsSection, Field(discriminator="name")]

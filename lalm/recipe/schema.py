@@ -40,6 +40,8 @@ class LanguageModelSection(Section):
     """The system turn of a conversation that brings none; empty for no system turn at all."""
     dtype: DType = "auto"
     """How frozen weights are held; `auto`: bfloat16 where the machine computes it, else float32."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """`auto`: sdpa on a GPU; eager on a CPU, where its backward is faster on the short rows that packing makes."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
     random_sizes: dict[str, int] = Field(default_factory=dict)
@@ -109,7 +111,7 @@ class StageSection(Section):
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0)
     min_lr_share: Fraction = 0.0
-    """Where the cosine ends, as a share of the peak."""
+    """Where the cosine or the line ends, as a share of the peak."""
     weight_decay: float = Field(default=0.01, ge=0)
     max_grad_norm: PositiveFloat = 1.0
     adam_betas: tuple[float, float] = (0.9, 0.999)
@@ -139,8 +141,8 @@ class GenerationSection(Section):
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     repetition_penalty: PositiveFloat = 1.0
-    lora_scale: PositiveFloat = 1.0
-    """A factor on the adapter when answering."""
+    lora_scale: float = Field(default=1.0, ge=0)
+    """A factor on the adapter when answering; 0 is the language model without it."""
 
 
 class EvaluationSection(Section):
@@ -151,7 +153,12 @@ class EvaluationSection(Section):
     max_records_per_task: PositiveInt | None = None
     batch_size: PositiveInt = 16
     yardsticks: tuple[Literal["silent", "swapped", "majority", "chance", "probe"], ...] = (
-        "silent", "swapped", "majority", "chance", "probe")
+        "silent",
+        "swapped",
+        "majority",
+        "chance",
+        "probe",
+    )
 
 
 class OutputSection(Section):

@@ -1,0 +1,1 @@
+"""The recipe file: its schema, how it is read, how two differ."""
