@@ -1,0 +1,54 @@
+"""Audio encoders by name: one file each, one line in the table."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Protocol
+
+import torch
+
+from lalm.encoders.base import AudioEncoder
+from lalm.recipe.encoders import EncoderSection
+
+
+class EncoderModule(Protocol):
+    """What an encoder's file offers."""
+
+    @staticmethod
+    def build(section: Any, config: dict[str, Any] | None) -> AudioEncoder:
+        """Random weights; sizes from `config`, else from the base's files or the section."""
+
+    @staticmethod
+    def load(section: Any) -> AudioEncoder:
+        """The base's weights."""
+
+    @staticmethod
+    def fingerprint(section: Any) -> str:
+        """A digest of everything that decides the states: weights and options."""
+
+
+ENCODERS = {"whisper": "lalm.encoders.whisper", "beats": "lalm.encoders.beats"}
+
+
+def build_encoder(section: EncoderSection, config: dict[str, Any] | None = None) -> AudioEncoder:
+    """An encoder with random weights. `config` is what `AudioEncoder.config_dict` gave."""
+    return _module(section).build(section, config)
+
+
+def load_encoder(section: EncoderSection, dtype: torch.dtype = torch.float32) -> AudioEncoder:
+    """An encoder with its base's weights, in eval mode, frozen.
+
+    Raises:
+        ModelError: if the base cannot be found, or its weights do not fit exactly.
+    """
+    encoder = _module(section).build(section, None) if section.base == "random" else _module(section).load(section)
+    return encoder.to(dtype).eval().requires_grad_(False)
+
+
+def encoder_fingerprint(section: EncoderSection) -> str:
+    """A digest of weights and options: equal digests mean equal states."""
+    return _module(section).fingerprint(section)
+
+
+def _module(section: EncoderSection) -> EncoderModule:
+    return import_module(ENCODERS[section.name])  # type: ignore[attr-defined, return-value]

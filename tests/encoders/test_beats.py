@@ -1,0 +1,161 @@
+"""BEATs against the published code, on weights that a formula gives; and the forms that its weights come in.
+
+The expected numbers are recomputed so: build `BEATs(BEATsConfig(CFG))` of the published code (MIT licence, a stub in
+place of torchaudio), give every parameter `formula(name, shape)` under its official name (the shared position bias
+under layer 0), let `preprocess` return `FILTERBANK`, call `extract_features` in eval mode with `padding_mask` None and
+with `MASK`, and print `states[0, ::31, ::17]` and `states[1, 60, ::9]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from lalm.encoders import build_encoder, load_encoder
+from lalm.encoders.beats import BeatsEncoder, save_beats
+from lalm.encoders.beats_network import BASE, BeatsNetwork, BeatsSizes
+from lalm.errors import ModelError
+from lalm.recipe.encoders import BeatsSection
+
+CFG = {
+    "input_patch_size": 16,
+    "embed_dim": 32,
+    "encoder_layers": 3,
+    "encoder_embed_dim": 48,
+    "encoder_ffn_embed_dim": 64,
+    "encoder_attention_heads": 4,
+    "conv_pos": 16,
+    "conv_pos_groups": 4,
+    "num_buckets": 32,
+    "max_distance": 80,
+    "deep_norm": True,
+    "gru_rel_pos": True,
+    "relative_position_embedding": True,
+}
+FILTERBANK = torch.sin(torch.arange(2 * 198 * 128) * 0.731).view(2, 198, 128)
+MASK = torch.zeros(2, 32000, dtype=torch.bool)
+MASK[1, 24000:] = True
+NUM_PATCHES_KEPT = 75
+"""Of the 96 patches of the second clip, by the published rule for padding."""
+
+
+def formula(name: str, shape: torch.Size) -> torch.Tensor:
+    phase = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) % 1000
+    wave = torch.sin(torch.arange(int(np.prod(shape)), dtype=torch.float64) * 0.913 + phase)
+    return (wave * 0.2 + (1.0 if name.endswith(("norm.weight", "weight_g")) else 0.0)).float().view(shape)
+
+
+def official_name(name: str) -> str:
+    return name.replace(
+        "encoder.relative_attention_bias.weight", "encoder.layers.0.self_attn.relative_attention_bias.weight"
+    )
+
+
+@pytest.fixture
+def network() -> BeatsNetwork:
+    network = BeatsNetwork(BeatsSizes.from_cfg(CFG)).eval()
+    for name, value in network.state_dict().items():
+        value.copy_(formula(official_name(name), value.shape))
+    return network
+
+
+ALONE = [
+    [-0.25926, -1.2844, -1.04606],
+    [-0.0545, -0.86162, -0.95787],
+    [-0.39411, -1.25838, -1.07431],
+    [-0.91383, -2.33788, -1.32988],
+]
+MASKED = [0.10457, 2.27932, 1.51975, -0.67108, -0.58308, 0.56672]
+
+
+@pytest.mark.parity
+def test_states_equal_the_published_code(network):
+    with torch.no_grad():
+        states = network(FILTERBANK)[-1]
+    np.testing.assert_allclose(states[0, ::31, ::17].numpy(), ALONE, atol=1e-4)
+
+
+@pytest.mark.parity
+def test_masked_states_equal_the_published_code(network):
+    is_padding = torch.arange(96).expand(2, -1) >= torch.tensor([[96], [NUM_PATCHES_KEPT]])
+    with torch.no_grad():
+        states = network(FILTERBANK, is_padding)[-1]
+    np.testing.assert_allclose(states[1, 60, ::9].numpy(), MASKED, atol=1e-4)
+
+
+def official_checkpoint(network: BeatsNetwork, path) -> None:
+    state = {official_name(name): value for name, value in network.state_dict().items()}
+    bias = state["encoder.layers.0.self_attn.relative_attention_bias.weight"]
+    for layer in range(1, CFG["encoder_layers"]):
+        state[f"encoder.layers.{layer}.self_attn.relative_attention_bias.weight"] = bias.clone()
+    torch.save({"cfg": {**CFG, "dropout": 0.1, "predictor_dropout": 0.0}, "model": state}, path)
+
+
+def test_an_official_checkpoint_and_its_saved_form_give_the_same_states(network, tmp_path):
+    official_checkpoint(network, tmp_path / "beats.pt")
+    encoder = load_encoder(BeatsSection(base=str(tmp_path / "beats.pt")))
+    assert isinstance(encoder, BeatsEncoder)
+    save_beats(encoder, tmp_path / "saved")
+    again = load_encoder(BeatsSection(base=str(tmp_path / "saved")))
+    features, frames = torch.randn(1, 128, 100), torch.tensor([100])
+    assert torch.equal(encoder(features, frames).states, again(features, frames).states)
+    assert encoder(features, frames).num_steps.tolist() == [48]
+
+
+def test_position_biases_that_differ_are_refused(network, tmp_path):
+    official_checkpoint(network, tmp_path / "beats.pt")
+    checkpoint = torch.load(tmp_path / "beats.pt", weights_only=True)
+    checkpoint["model"]["encoder.layers.2.self_attn.relative_attention_bias.weight"] += 1
+    torch.save(checkpoint, tmp_path / "beats.pt")
+    with pytest.raises(ModelError, match="position biases differ"):
+        load_encoder(BeatsSection(base=str(tmp_path / "beats.pt")))
+
+
+@pytest.mark.parametrize("name", ["left over", "missing"])
+def test_weights_must_fit_exactly(network, tmp_path, name):
+    official_checkpoint(network, tmp_path / "beats.pt")
+    checkpoint = torch.load(tmp_path / "beats.pt", weights_only=True)
+    if name == "missing":
+        del checkpoint["model"]["layer_norm.weight"]
+    else:
+        checkpoint["model"]["surplus"] = torch.zeros(1)
+    torch.save(checkpoint, tmp_path / "beats.pt")
+    with pytest.raises(ModelError, match="does not fit BEATs"):
+        load_encoder(BeatsSection(base=str(tmp_path / "beats.pt")))
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "notes.pt").write_text("no model")
+    with pytest.raises(ModelError, match="no official BEATs checkpoint"):
+        load_encoder(BeatsSection(base=str(tmp_path / "notes.pt")))
+    with pytest.raises(ModelError, match="no file or folder here"):
+        build_encoder(BeatsSection(base="someone/beats"))
+    with pytest.raises(ModelError, match="input_patch_size 8"):
+        BeatsSizes.from_cfg({**CFG, "input_patch_size": 8})
+
+
+def test_a_clip_has_the_states_that_it_has_alone():
+    encoder = load_encoder(BeatsSection(base="random", random_sizes={"encoder_layers": 1, "encoder_embed_dim": 48}))
+    waves = [
+        np.random.default_rng(seed).normal(0, 0.1, length).astype(np.float32)
+        for seed, length in ((0, 9000), (1, 16000))
+    ]
+    chunks = [encoder.front_end.extract(wave) for wave in waves]
+    batch = torch.full((2, 128, 120), 9.0)
+    for row, chunk in zip(batch, chunks, strict=True):
+        row[:, : chunk.num_frames] = torch.tensor(chunk.features)
+    output = encoder(batch, torch.tensor([chunk.num_frames for chunk in chunks]))
+    for index, chunk in enumerate(chunks):
+        alone = encoder(torch.tensor(chunk.features)[None], torch.tensor([chunk.num_frames]))
+        count = int(alone.num_steps[0])
+        assert output.num_steps[index] == count == encoder.length_rule.count(len(waves[index]))
+        assert torch.equal(output.states[index, :count], alone.states[0])
+
+
+def test_published_sizes():
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in BeatsNetwork(BASE).parameters())
+    assert round(count / 1e6, 1) == 90.3
