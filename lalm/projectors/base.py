@@ -1,0 +1,55 @@
+"""What every projector is: encoder states in, vectors of the decoder's width out, real lengths beside both."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Projector(nn.Module):
+    """Maps encoder states `[B, T, E]` to audio positions `[B, A, D]`.
+
+    `num_positions[b]` equals the recipe section's `length_rule().count(num_steps[b])`. What stands behind
+    `num_steps[b]` in `states` never changes a result; what stands behind `num_positions[b]` in the output is zero.
+    """
+
+    @property
+    def output_layer(self) -> nn.Linear | nn.LayerNorm:
+        """The layer whose output is handed to the decoder."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def match_scale(self, std: float) -> None:
+        """Sets the start so that audio vectors are about as long as the decoder's text embeddings (`std` a number).
+
+        A decoder's early layers add updates of the size of its embeddings. Vectors several times longer pass through
+        them nearly unchanged, and are learned several times more slowly.
+        """
+        layer = self.output_layer
+        if isinstance(layer, nn.LayerNorm):
+            layer.weight.fill_(std)
+        else:  # PyTorch's start turns inputs of unit variance into outputs of variance 1/3.
+            layer.weight.mul_(std * 3**0.5)
+            layer.bias.zero_()
+
+    def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
+        """`states [B, T, E]`, `num_steps [B]` -> (`positions [B, A, D]`, `num_positions [B]`)."""
+        raise NotImplementedError
+
+
+def step_mask(num_steps: Tensor, length: int) -> Tensor:
+    """`[B]` lengths -> `[B, length]`, true at real steps."""
+    return torch.arange(length, device=num_steps.device) < num_steps[:, None]
+
+
+def into_windows(states: Tensor, num_steps: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Cuts each clip into windows of `size` steps; the last is filled with zeros.
+
+    `states [B, T, E]` -> (`windows [B, W, size, E]`, `is_real [B, W, size]`) with `W = ceil(T / size)`.
+    """
+    batch, length, width = states.shape
+    num_windows = max(1, -(-length // size))
+    is_real = step_mask(num_steps, num_windows * size)
+    states = nn.functional.pad(states, (0, 0, 0, num_windows * size - length))
+    states = states.masked_fill(~is_real[..., None], 0)
+    return states.view(batch, num_windows, size, width), is_real.view(batch, num_windows, size)

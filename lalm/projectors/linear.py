@@ -1,0 +1,33 @@
+"""One linear layer over averaged steps (MusiLingo arXiv 2309.08730, LLark 2310.07160, LTU 2305.10790)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lalm.projectors.base import Projector, into_windows, step_mask
+
+
+class LinearProjector(Projector):
+    """Mean of `pool_steps` real steps -> linear. A partial last window is averaged over its real steps."""
+
+    def __init__(self, *, encoder_width: int, decoder_width: int, pool_steps: int, input_norm: str, input_scale: float):
+        super().__init__()
+        self.pool_steps, self.input_scale = pool_steps, input_scale
+        is_affine = input_norm == "affine"
+        self.norm = nn.Identity() if input_norm == "none" else nn.LayerNorm(encoder_width, elementwise_affine=is_affine)
+        self.linear = nn.Linear(encoder_width, decoder_width)
+
+    @property
+    def output_layer(self) -> nn.Linear | nn.LayerNorm:
+        return self.linear
+
+    def match_scale(self, std: float) -> None:
+        super().match_scale(std / self.input_scale)
+
+    def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
+        windows, is_real = into_windows(self.norm(states) * self.input_scale, num_steps, self.pool_steps)
+        counts = is_real.sum(dim=2)
+        pooled = windows.sum(dim=2) / counts.clamp(min=1)[..., None].to(windows.dtype)
+        num_positions = (counts > 0).sum(dim=1)
+        positions = self.linear(pooled)
+        return positions * step_mask(num_positions, positions.shape[1])[..., None], num_positions

@@ -1,0 +1,48 @@
+"""Frame stacking and an MLP: neighbouring steps side by side, then linear layers (SLAM-LLM, arXiv 2402.08846)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lalm.projectors.base import Projector, into_windows, step_mask
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+class MlpProjector(Projector):
+    """`stack_steps` encoder steps become one audio position."""
+
+    def __init__(
+        self,
+        *,
+        encoder_width: int,
+        decoder_width: int,
+        stack_steps: int,
+        hidden_size: int,
+        num_layers: int,
+        activation: str,
+        normalise: bool,
+    ):
+        super().__init__()
+        self.stack_steps = stack_steps
+        self.norm_in = nn.LayerNorm(encoder_width) if normalise else nn.Identity()
+        widths = [encoder_width * stack_steps, *[hidden_size] * (num_layers - 1), decoder_width]
+        layers: list[nn.Module] = []
+        for i, (before, after) in enumerate(pairwise(widths)):
+            layers += [nn.Linear(before, after), *([ACTIVATIONS[activation]()] if i < len(widths) - 2 else [])]
+        self.layers = nn.Sequential(*layers)
+        self.norm_out = nn.LayerNorm(decoder_width) if normalise else nn.Identity()
+
+    @property
+    def output_layer(self) -> nn.Linear | nn.LayerNorm:
+        return self.norm_out if isinstance(self.norm_out, nn.LayerNorm) else self.layers[-1]
+
+    def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
+        # The norm comes before the windows are filled, so that filler stays zero.
+        stacked, _ = into_windows(self.norm_in(states), num_steps, self.stack_steps)
+        positions = self.norm_out(self.layers(stacked.flatten(2)))
+        num_positions = torch.div(num_steps + self.stack_steps - 1, self.stack_steps, rounding_mode="floor")
+        return positions * step_mask(num_positions, positions.shape[1])[..., None], num_positions
