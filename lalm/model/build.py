@@ -1,0 +1,92 @@
+"""From a recipe to a model and its processor: the bases are loaded by name, the rest starts at random."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from lalm.audio.lengths import Chain
+from lalm.encoders import build_encoder, load_encoder
+from lalm.model.audio_tower import AudioTower
+from lalm.model.configuration import LalmConfig
+from lalm.model.decoder import (
+    choose_dtype,
+    load_config,
+    load_language_model,
+    load_tokenizer,
+)
+from lalm.model.modeling import LalmForConditionalGeneration
+from lalm.processing.processor import LalmProcessor
+from lalm.recipe.schema import Recipe
+
+
+def build_model(
+    recipe: Recipe, *, dtype: torch.dtype | None = None, device: str | torch.device | None = None
+) -> tuple[LalmForConditionalGeneration, LalmProcessor]:
+    """The model of a recipe before training, frozen but for projector and adapter, and its processor.
+
+    `dtype` is how the frozen language model is held (the recipe's choice by default); trained parts are float32.
+
+    Raises:
+        ModelError: if a base cannot be found, or parts do not fit together.
+    """
+    torch.manual_seed(recipe.seed)
+    dtype = dtype or choose_dtype(recipe.language_model.dtype)
+    tower = AudioTower([load_encoder(section, choose_dtype(section.dtype)) for section in recipe.encoders])
+    processor = build_processor(recipe, tower)
+    language_model = load_language_model(recipe.language_model, dtype)
+    config = build_config(recipe, tower, language_model.config, processor.audio_token_id)
+    model = LalmForConditionalGeneration(config, audio_tower=tower, language_model=language_model)
+    model.multi_modal_projector.match_scale(embedding_scale(language_model))
+    trainable = {id(parameter) for part in ("projector", "lora") for _, parameter in model.parts()[part]}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trainable)
+    return model.to(device or default_device()).eval(), processor
+
+
+def embedding_scale(language_model: PreTrainedModel) -> float:
+    """Standard deviation of the text embeddings' numbers."""
+    return language_model.get_input_embeddings().weight.detach().float().std().item()
+
+
+def build_config(recipe: Recipe, tower: AudioTower, text_config, audio_token_id: int) -> LalmConfig:
+    """The configuration that rebuilds the recipe's model."""
+    sections = zip(recipe.encoders, tower.encoders, strict=True)
+    return LalmConfig(
+        encoders=[
+            {"section": section.model_dump(mode="json"), "config": encoder.config_dict()}
+            for section, encoder in sections
+        ],
+        projector=recipe.projector.model_dump(mode="json"),
+        text_config=text_config,
+        lora=recipe.language_model.lora and recipe.language_model.lora.model_dump(mode="json"),
+        language_model=recipe.language_model.model_dump(mode="json"),
+        audio_token_id=audio_token_id,
+        # A config resets this choice in its sub-configs, and a decoder without one ignores its attention mask.
+        attn_implementation={"text_config": text_config._attn_implementation},
+    )
+
+
+def build_processor(recipe: Recipe, tower: AudioTower) -> LalmProcessor:
+    """The processor that goes with a tower: its front ends, and the rule from samples to audio positions."""
+    return LalmProcessor.create(
+        load_tokenizer(recipe.language_model),
+        template=recipe.language_model.template,
+        front_ends=[encoder.front_end for encoder in tower.encoders],
+        position_rule=Chain(rules=(tower.length_rule, recipe.projector.length_rule())),
+        system=recipe.language_model.system,
+    )
+
+
+def build_empty(recipe: Recipe) -> LalmForConditionalGeneration:
+    """The recipe's model on the meta device: all shapes, no weights."""
+    with torch.device("meta"):
+        tower = AudioTower([build_encoder(section) for section in recipe.encoders])
+        text_config = load_config(recipe.language_model)
+        config = build_config(recipe, tower, text_config, audio_token_id=text_config.vocab_size)
+        return LalmForConditionalGeneration(config, audio_tower=tower)
+
+
+def default_device() -> torch.device:
+    """The GPU of this process where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -1,0 +1,241 @@
+"""The language model: found by name, held in the right precision, given its adapter. PEFT is touched here only."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from lalm.errors import MissingPackageError, ModelError
+from lalm.recipe.schema import LanguageModelSection, LoraSection
+from lalm.resources import cache_folder, file_fingerprint, find_base
+
+RANDOM_SIZES = {
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+}
+"""Sizes of a `base: random` LLaMA, for tests."""
+
+LORA_GROUPS = {
+    "qv": ("q_proj", "v_proj", "query", "value", "q", "v", "query_key_value", "qkv_proj", "Wqkv", "c_attn"),
+    "attention": (
+        *("q_proj", "k_proj", "v_proj", "o_proj", "out_proj", "query", "key", "value", "q", "k", "v", "o", "dense"),
+        *("query_key_value", "qkv_proj", "Wqkv", "c_attn", "c_proj"),
+    ),
+}
+"""Names that the families of transformers give to the same matrices."""
+
+
+def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """The base with its published weights, in eval mode, frozen, without adapter.
+
+    `dtype` overrides the section's.
+
+    Raises:
+        ModelError: if the base cannot be found, or is no causal language model.
+    """
+    dtype = dtype or choose_dtype(section.dtype)
+    if section.base == "random":
+        return random_language_model(section).to(dtype).eval().requires_grad_(False)
+    folder = language_model_folder(section.base)
+    options = {"dtype": dtype, "trust_remote_code": False, "attn_implementation": choose_attention(section.attention)}
+    if section.quantisation != "none":
+        options["quantization_config"] = _quantisation(section.quantisation, dtype)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"language_model.base {section.base!r} cannot be loaded: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+def random_language_model(section: LanguageModelSection) -> PreTrainedModel:
+    """A LLaMA of `random_sizes` with random weights."""
+    return AutoModelForCausalLM.from_config(
+        random_config(section), attn_implementation=choose_attention(section.attention)
+    )
+
+
+def random_config(section: LanguageModelSection):
+    """The configuration of a `base: random` model."""
+    return AutoConfig.for_model("llama", **{**RANDOM_SIZES, **section.random_sizes}, tie_word_embeddings=True)
+
+
+def load_config(section: LanguageModelSection):
+    """The base's configuration, without its weights."""
+    if section.base == "random":
+        return random_config(section)
+    try:
+        return AutoConfig.from_pretrained(language_model_folder(section.base), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"language_model.base {section.base!r} cannot be read: {error}") from error
+
+
+def load_tokenizer(section: LanguageModelSection) -> PreTrainedTokenizerBase:
+    """The base's own tokenizer; a byte-level one for `base: random`."""
+    if section.base == "random":
+        return byte_tokenizer()
+    try:
+        return AutoTokenizer.from_pretrained(language_model_folder(section.base), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"language_model.base {section.base!r} has no usable tokenizer: {error}") from error
+
+
+def byte_tokenizer() -> PreTrainedTokenizerBase:
+    """256 bytes and the special tokens of ChatML: enough for tests, and made without any file."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate([*special, *alphabet])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+
+
+def language_model_folder(base: str) -> str:
+    """A folder, or a hub name, that transformers loads; a GGUF file is converted once into the cache."""
+    found = find_base(base)
+    if not isinstance(found, Path):
+        return found
+    gguf = found if found.suffix == ".gguf" else next(iter(sorted(found.glob("*.gguf"))), None)
+    if gguf is None:
+        return str(found)
+    return str(_converted_gguf(gguf))
+
+
+def _converted_gguf(gguf: Path) -> Path:
+    """A GGUF file as a transformers folder in bfloat16.
+
+    transformers 5 refuses to save a model that was read from GGUF, so its tensors go into a fresh model.
+    """
+    folder = cache_folder() / "converted" / f"{gguf.stem}-{file_fingerprint(gguf)[:12]}"
+    if (folder / "config.json").exists():
+        return folder
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    fresh = AutoModelForCausalLM.from_config(config)
+    fresh.load_state_dict(loaded.state_dict(), strict=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    try:
+        fresh.to(torch.bfloat16).save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def language_model_fingerprint(base: str) -> str:
+    """sha256 of the base's files; a hub name stands for itself."""
+    folder = "random" if base == "random" else language_model_folder(base)
+    return file_fingerprint(Path(folder)) if Path(folder).exists() else folder
+
+
+def choose_dtype(name: str) -> torch.dtype:
+    """`auto` is bfloat16 where the machine multiplies in it, else float32.
+
+    Raises:
+        ModelError: for float16 without a GPU: it overflows and is slow on a CPU.
+    """
+    if name == "float16" and not torch.cuda.is_available():
+        raise ModelError("dtype: float16 needs a GPU. Use 'auto', 'bfloat16' or 'float32' on a CPU.")
+    if name != "auto":
+        return getattr(torch, name)
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def choose_attention(name: str) -> str:
+    """transformers' name of the attention kernel that a recipe asks for."""
+    if name != "auto":
+        return name
+    return "sdpa" if torch.cuda.is_available() else "eager"
+
+
+def _quantisation(name: str, dtype: torch.dtype):
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise MissingPackageError("bitsandbytes", f"language_model.quantisation: {name}", "quantise") from None
+    from transformers import BitsAndBytesConfig
+
+    if name == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def add_lora(model: PreTrainedModel, section: LoraSection) -> None:
+    """Puts a trainable adapter on the model, in place, with float32 weights.
+
+    Raises:
+        ModelError: if a target names no linear layer of the model; the names that exist are listed.
+    """
+    config = LoraConfig(
+        r=section.rank,
+        lora_alpha=section.alpha,
+        lora_dropout=section.dropout,
+        target_modules=resolve_targets(model, section.targets),
+        use_dora=section.variant == "dora",
+        use_rslora=section.variant == "rslora",
+        bias="none",
+    )
+    inject_adapter_in_model(config, model)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def resolve_targets(model: nn.Module, targets: tuple[str, ...] | str) -> list[str]:
+    """Names of the model's linear layers that a recipe's targets mean."""
+    existing = _linear_names(model)
+    if targets == "attention_mlp":
+        return sorted(existing)
+    wanted = set(LORA_GROUPS[targets]) if isinstance(targets, str) else set(targets)
+    chosen = sorted(existing & wanted)
+    missing = set() if isinstance(targets, str) else wanted - existing
+    if missing or not chosen:
+        raise ModelError(
+            f"language_model.lora.targets: {sorted(missing) or targets} names no linear layer of "
+            f"{type(model).__name__}. It has: {', '.join(sorted(existing))}."
+        )
+    return chosen
+
+
+def _linear_names(model: nn.Module) -> set[str]:
+    head = model.get_output_embeddings()
+    return {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+    }
+
+
+def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:
+    """Every layer that carries an adapter."""
+    return (module for module in model.modules() if isinstance(module, LoraLayer))

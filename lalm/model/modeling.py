@@ -1,0 +1,294 @@
+"""`LalmForConditionalGeneration`: audio tower, projector and language model as one transformers model.
+
+Audio vectors take their positions among the text embeddings; their count must equal the count of placeholders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
+
+from lalm.encoders import build_encoder
+from lalm.model.attention_mask import mask_from_segments
+from lalm.model.audio_tower import AudioTower
+from lalm.model.configuration import LalmConfig
+from lalm.model.decoder import add_lora, lora_layers
+from lalm.model.loss import language_model_loss
+from lalm.projectors import build_projector
+
+AUDIO_INPUTS = ("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths")
+PARTS = ("encoder", "projector", "lora", "language_model")
+"""What a stage of a recipe can train."""
+
+
+@dataclass
+class LalmOutput(ModelOutput):
+    """`logits` are left out when labels are given: they exist at supervised positions only, inside the loss."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: Any = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+
+
+class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """Hears clips and writes text.
+
+    `from_pretrained` takes a run folder (trained parts on named bases), or a folder of whole weights that
+    `save_pretrained` wrote.
+    """
+
+    config_class = LalmConfig
+    config: LalmConfig
+    base_model_prefix = "language_model"
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True
+
+    def __init__(
+        self,
+        config: LalmConfig,
+        *,
+        audio_tower: AudioTower | None = None,
+        language_model: PreTrainedModel | None = None,
+    ):
+        """Random weights, but for the parts that are handed over ready (without adapter)."""
+        super().__init__(config)
+        self.audio_tower = audio_tower or AudioTower(
+            [build_encoder(section, sizes) for section, sizes in config.encoder_sections()]
+        )
+        self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
+        self.multi_modal_projector = build_projector(
+            config.projector_section(), self.audio_tower.width, self.language_model.get_input_embeddings().embedding_dim
+        )
+        self.generation_config = self.language_model.generation_config
+        self.post_init()
+        # Only now: post_init would give the adapter the language model's random start, and B must start at zero.
+        if (lora := config.lora_section()) is not None:
+            add_lora(self.language_model, lora)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Every part initialises itself where it is built."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **kwargs: Any):
+        """As transformers; a run folder loads its bases by name and its trained parts strictly."""
+        from lalm.model.checkpoint import is_run_folder, load_model
+
+        if is_run_folder(pretrained_model_name_or_path):
+            return load_model(
+                Path(pretrained_model_name_or_path),
+                device=kwargs.get("device_map"),
+                dtype=kwargs.get("dtype", kwargs.get("torch_dtype")),
+            )
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.language_model.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def get_decoder(self) -> nn.Module:
+        return self.language_model.get_decoder()
+
+    def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Every parameter, by the part that a stage of a recipe names."""
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+        for name, parameter in self.named_parameters():
+            groups[_part_of(name)].append((name, parameter))
+        return groups
+
+    def set_lora_scale(self, scale: float) -> None:
+        """Multiplies the adapter's trained strength by `scale` (SALMONN's activation tuning); 1 is as trained."""
+        for layer in lora_layers(self.language_model):
+            layer.set_scale("default", scale)
+        self._lora_scale = scale
+
+    @property
+    def lora_scale(self) -> float:
+        """The factor that is on the adapter now."""
+        return getattr(self, "_lora_scale", 1.0)
+
+    def encode_audio(
+        self,
+        input_features: Tensor | Sequence[Tensor],
+        feature_lengths: Tensor | Sequence[Tensor],
+        chunk_counts: Tensor | Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Features of some clips -> (`states [clips, T, E]`, `num_steps [clips]`). See `AudioTower.forward`."""
+        return self.audio_tower(input_features, feature_lengths, chunk_counts)
+
+    def get_audio_features(
+        self,
+        input_features: Tensor | Sequence[Tensor] | None = None,
+        feature_lengths: Tensor | Sequence[Tensor] | None = None,
+        chunk_counts: Tensor | Sequence[Tensor] | None = None,
+        audio_states: Tensor | None = None,
+        audio_state_lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Projected vectors `[A of all clips, D]`, clip after clip; from features, or from encoder states at hand."""
+        if audio_states is None:
+            audio_states, audio_state_lengths = self.encode_audio(input_features, feature_lengths, chunk_counts)
+        projector_dtype = next(self.multi_modal_projector.parameters()).dtype
+        positions, num_positions = self.multi_modal_projector(audio_states.to(projector_dtype), audio_state_lengths)
+        is_real = torch.arange(positions.shape[1], device=positions.device) < num_positions[:, None]
+        return positions[is_real]
+
+    def embed(self, input_ids: Tensor, **audio: Any) -> Tensor:
+        """`[B, L]` ids with placeholders and the clips that fill them, in row order -> `[B, L, D]`.
+
+        Raises:
+            ValueError: if the clips give another number of vectors than there are placeholders.
+        """
+        is_audio = input_ids == self.config.audio_token_id
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_audio, 0))
+        has_audio = any(audio.get(name) is not None for name in ("input_features", "audio_states"))
+        num_placeholders = int(is_audio.sum())
+        if not has_audio:
+            if num_placeholders:
+                raise ValueError(f"the text holds {num_placeholders} audio positions, but no audio was given")
+            return embeds
+        vectors = self.get_audio_features(**audio)
+        if len(vectors) != num_placeholders:
+            raise ValueError(f"the text holds {num_placeholders} audio positions, but the clips give {len(vectors)}")
+        return embeds.masked_scatter(is_audio[..., None], vectors.to(embeds.dtype))
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        input_features: Tensor | Sequence[Tensor] | None = None,
+        feature_lengths: Tensor | Sequence[Tensor] | None = None,
+        chunk_counts: Tensor | Sequence[Tensor] | None = None,
+        audio_states: Tensor | None = None,
+        audio_state_lengths: Tensor | None = None,
+        group_ids: Tensor | None = None,
+        branch_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | float | None = None,
+        **kwargs: Any,
+    ) -> LalmOutput:
+        """Loss when `labels` are given, logits otherwise.
+
+        Args:
+            input_ids: `[B, L]`, with `config.audio_token_id` at every audio position.
+            attention_mask: `[B, L]`, 0 at padding; leave it out for packed rows.
+            labels: `[B, L]`, -100 where nothing is supervised; label i is predicted at i - 1.
+            input_features, feature_lengths, chunk_counts: clips as features, see `AudioTower.forward`.
+            audio_states, audio_state_lengths: `[clips, T, E]`, `[clips]`: the same clips as encoder states.
+            group_ids, branch_ids: `[B, L]`, packed rows, see `lalm.model.attention_mask`.
+            num_items_in_batch: supervised tokens of the whole optimizer step.
+        """
+        if inputs_embeds is None:
+            inputs_embeds = self.embed(
+                input_ids,
+                input_features=input_features,
+                feature_lengths=feature_lengths,
+                chunk_counts=chunk_counts,
+                audio_states=audio_states,
+                audio_state_lengths=audio_state_lengths,
+            )
+        if labels is None:
+            outputs = self.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                logits_to_keep=logits_to_keep,
+                **kwargs,
+            )
+            return LalmOutput(
+                logits=outputs.logits,
+                past_key_values=outputs.get("past_key_values"),
+                hidden_states=outputs.get("hidden_states"),
+                attentions=outputs.get("attentions"),
+            )
+        if group_ids is not None:
+            attention_mask = mask_from_segments(group_ids, branch_ids, inputs_embeds.dtype)
+        if (
+            torch.is_grad_enabled()
+            and not inputs_embeds.requires_grad
+            and self.language_model.is_activation_checkpointing
+        ):
+            inputs_embeds = inputs_embeds.detach().requires_grad_()
+        # The cache is off: with one, transformers 5 no longer sees that a row is packed.
+        hidden_states = self.get_decoder()(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        loss = language_model_loss(
+            hidden_states,
+            labels,
+            self._head,
+            vocab_size=self.get_output_embeddings().weight.shape[0],
+            num_items=num_items_in_batch,
+        )
+        return LalmOutput(loss=loss)
+
+    def _head(self, hidden_states: Tensor) -> Tensor:
+        """`[n, D]` -> logits `[n, V]`, with the scaling that some families put behind the matrix."""
+        logits = self.get_output_embeddings()(hidden_states)
+        config = self.config.text_config
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2
+            logits = torch.tanh(logits / cap) * cap
+        if (scale := getattr(config, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * scale
+        if (scaling := getattr(config, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / scaling
+        return logits
+
+    @torch.no_grad()
+    def generate(self, inputs: Tensor | None = None, **kwargs: Any) -> Any:
+        """As transformers' own. Clips are embedded first, so that beams and several samples keep theirs."""
+        audio = {name: kwargs.pop(name) for name in AUDIO_INPUTS if name in kwargs}
+        input_ids = kwargs.pop("input_ids", inputs)
+        if audio and kwargs.get("inputs_embeds") is None:
+            kwargs["inputs_embeds"] = self.embed(input_ids, **audio)
+        if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
+            kwargs.setdefault("suppress_tokens", [self.config.audio_token_id])  # a reply holds no audio positions
+        return super().generate(inputs=None, input_ids=input_ids, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self, *args: Any, inputs_embeds: Tensor | None = None, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict:
+        """Clips are needed for the first step only; later steps read them from the cache.
+
+        `inputs_embeds` is named because `generate` reads this signature to learn that embedded prompts are accepted.
+        """
+        inputs = super().prepare_inputs_for_generation(
+            *args, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for name in AUDIO_INPUTS:
+                inputs.pop(name, None)
+        return inputs
+
+
+def _part_of(name: str) -> str:
+    if name.endswith(".mix.weights"):
+        return "projector"  # the learned sum of layers sits behind the frozen encoder
+    if name.startswith("audio_tower."):
+        return "encoder"
+    if name.startswith("multi_modal_projector."):
+        return "projector"
+    return "lora" if ".lora_" in name else "language_model"

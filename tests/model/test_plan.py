@@ -1,0 +1,61 @@
+"""The plan of a recipe counts what the built model has."""
+
+from __future__ import annotations
+
+import pytest
+
+from lalm.errors import ModelError
+from lalm.model.build import build_model
+from lalm.model.plan import plan_model
+from lalm.recipe.load import load_recipe
+
+
+def test_counts_are_those_of_the_model():
+    recipe = load_recipe("tiny")
+    plan = plan_model(recipe)
+    model, processor = build_model(recipe)
+    counted = {part: sum(value.numel() for _, value in values) for part, values in model.parts().items()}
+    assert plan.parameters == counted
+    assert plan.positions[10] == processor.num_positions(10 * processor.sampling_rate)
+    assert plan.encoders[0].steps_per_second == model.audio_tower.encoders[0].steps_per_second
+    align, instruct = plan.stages
+    assert align.trained == {"projector": counted["projector"]}
+    assert instruct.num_trained == counted["projector"] + counted["lora"]
+    assert align.weight_bytes == 4 * sum(counted.values())
+    assert align.gradient_bytes == 4 * counted["projector"]
+    assert align.optimizer_bytes == 8 * counted["projector"]
+    assert not plan.problems
+
+
+def test_memory_follows_the_recipe():
+    plain = plan_model(load_recipe("tiny")).stages[0]
+    saving = plan_model(load_recipe("tiny", ["stages.align.gradient_checkpointing=true"])).stages[0]
+    half = plan_model(load_recipe("tiny", ["language_model.dtype=bfloat16"]))
+    packed = plan_model(load_recipe("tiny", ["language_model.quantisation=nf4"])).stages[0]
+    assert saving.activation_bytes < plain.activation_bytes
+    assert half.stages[0].weight_bytes == plain.weight_bytes - 2 * half.parameters["language_model"]
+    assert packed.weight_bytes < half.stages[0].weight_bytes
+
+
+def test_a_stage_that_trains_the_language_model_holds_it_in_float32():
+    recipe = load_recipe(
+        "tiny", ["language_model.dtype=bfloat16", "stages.instruct.learning_rates.language_model=1e-5"]
+    )
+    align, instruct = plan_model(recipe).stages
+    assert instruct.weight_bytes > align.weight_bytes
+
+
+def test_parts_that_do_not_fit_are_refused():
+    with pytest.raises(ModelError, match=r"parts of recipe 'tiny' do not fit together: .*16.*3"):
+        plan_model(load_recipe("tiny", ["projector.num_heads=3"]))
+
+
+def test_lora_on_layers_that_do_not_exist_is_refused():
+    with pytest.raises(ModelError, match=r"names no linear layer of"):
+        plan_model(load_recipe("tiny", ["language_model.lora.targets=[zzz]"]))
+
+
+def test_audio_longer_than_the_language_model_takes_is_a_problem():
+    (problem,) = plan_model(load_recipe("tiny", ["data.max_audio_seconds=600"])).problems
+    assert "data.max_audio_seconds = 600 takes" in problem
+    assert "made for 1024" in problem
