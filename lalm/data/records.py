@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,7 +70,7 @@ class Record(BaseModel):
         spoken = [turn.role for turn in self.turns if turn.role != "system"]
         if spoken[:1] != ["user"]:
             raise ValueError("turns: the first turn after the system turn must be a user turn")
-        if any(earlier == later for earlier, later in zip(spoken, spoken[1:], strict=False)):
+        if any(earlier == later for earlier, later in pairwise(spoken)):
             raise ValueError("turns: user and assistant turns must alternate")
         if any(turn.role == "system" for turn in self.turns[1:]):
             raise ValueError("turns: a system turn may only come first")
@@ -151,7 +152,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{path}: no such file. Records are read from .jsonl, .parquet, .csv or a `datasets` folder.")
     readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     if path.suffix not in readers:
-        raise DataError(f"{path}: cannot read '{path.suffix}' files. Accepted: {', '.join(readers)}, a `datasets` folder.")
+        raise DataError(
+            f"{path}: cannot read '{path.suffix}' files. Accepted: {', '.join(readers)}, a `datasets` folder."
+        )
     return readers[path.suffix](path)
 
 
@@ -173,19 +176,26 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
         wanted = {"file", "question", "answer"}
         missing = wanted - set(reader.fieldnames or ())
         if missing:
-            raise DataError(f"{path}: the column(s) {sorted(missing)} are missing. Needed: file, question, answer; "
-                            "optional: id, task, split, choices (separated by |), source, licence.")
+            raise DataError(
+                f"{path}: the column(s) {sorted(missing)} are missing. Needed: file, question, answer; "
+                "optional: id, task, split, choices (separated by |), source, licence."
+            )
         for number, row in enumerate(reader, start=2):
             extra = {key: item for key, item in row.items() if key and key not in wanted and item}
             if "choices" in extra:
                 extra["choices"] = [choice.strip() for choice in extra["choices"].split("|")]
-            yield f"{path}:{number}", {
-                "id": f"{path.stem}-{number}",
-                "audio": [name.strip() for name in (row["file"] or "").split("|") if name.strip()],
-                "turns": [{"role": "user", "content": row["question"] or ""},
-                          {"role": "assistant", "content": row["answer"] or ""}],
-                **extra,
-            }
+            yield (
+                f"{path}:{number}",
+                {
+                    "id": f"{path.stem}-{number}",
+                    "audio": [name.strip() for name in (row["file"] or "").split("|") if name.strip()],
+                    "turns": [
+                        {"role": "user", "content": row["question"] or ""},
+                        {"role": "assistant", "content": row["answer"] or ""},
+                    ],
+                    **extra,
+                },
+            )
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,281 @@
+"""Which records make up each optimizer step of a stage, and how a step is cut into micro-batches.
+
+The two are apart on purpose: the records of a step follow from the seed alone, never from the number of processes or
+from memory; only the cut does. Nothing is drawn at run time, so a resumed run meets the same batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lalm.errors import DataError
+
+QUESTIONS_PER_CLIP = 4
+"""The most questions about one clip that are drawn together: they share its audio, but a step needs varied clips."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Micro-batches in the order in which a sequential sampler hands them out: by optimizer step, then by
+    accumulation, then by process. Process r of W takes the items r, r + W, ... (accelerate's `BatchSamplerShard`)."""
+
+    order: np.ndarray
+    """Example of each draw [num_steps * batch_records]."""
+    offsets: np.ndarray
+    """Start of each micro-batch in `order` [micro-batches + 1]."""
+    num_steps: int
+    gradient_accumulation_steps: int
+    world_size: int
+    batch_records: int
+    draws_per_epoch: int
+    max_micro_batch_tokens: int
+    """Positions of the largest micro-batch."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, item: int) -> np.ndarray:
+        """Examples of one micro-batch."""
+        if not 0 <= item < len(self):
+            raise IndexError(f"micro-batch {item} of {len(self)}")
+        return self.order[self.offsets[item] : self.offsets[item + 1]]
+
+    def step_records(self, step: int) -> np.ndarray:
+        """Examples of one optimizer step, over all processes."""
+        return self.order[step * self.batch_records : (step + 1) * self.batch_records]
+
+    @property
+    def digest(self) -> str:
+        """Changes with any change of the plan; kept with a checkpoint to refuse a resume on other data."""
+        sizes = (self.num_steps, self.gradient_accumulation_steps, self.world_size, self.batch_records)
+        content = self.order.tobytes() + self.offsets.tobytes() + repr(sizes).encode()
+        return hashlib.sha256(content).hexdigest()
+
+
+def plan_stage(
+    lengths: Sequence[int],
+    sources: Sequence[str],
+    weights: Mapping[str, float],
+    *,
+    batch_records: int,
+    micro_batch_tokens: int,
+    steps: int | None = None,
+    epochs: float | None = None,
+    seed: int,
+    world_size: int = 1,
+    groups: Sequence[int] | np.ndarray | None = None,
+    prefix_lengths: Sequence[int] | np.ndarray | None = None,
+    padded_rows: bool = False,
+    names: Sequence[str] | None = None,
+    questions_per_clip: int = QUESTIONS_PER_CLIP,
+) -> StagePlan:
+    """Plans all steps of a stage.
+
+    An epoch draws `weight` times the size of each source, without repeating a record before its source is used up;
+    with weights of 1 that is every record once. `epochs` is rounded up to whole steps.
+
+    Args:
+        lengths: positions of each example.
+        sources: source of each example; weights: by source.
+        groups, prefix_lengths: for shared prefixes, see `packing.sharing`; examples of one group are drawn together,
+            up to `questions_per_clip`, and their prefix is counted once.
+        padded_rows: a micro-batch costs its rows times the longest (layout `none`) and not the sum of its lengths.
+        names: how errors name an example.
+
+    Raises:
+        DataError: if there are no examples, one does not fit `micro_batch_tokens`, or a step cannot be shared by the
+            processes.
+    """
+    if len(lengths) == 0:
+        raise DataError("no records are left to train on. Check data.sources, their tasks and splits.")
+    if (steps is None) == (epochs is None):
+        raise ValueError("give exactly one of steps and epochs")
+    longest = int(np.argmax(lengths))
+    if lengths[longest] > micro_batch_tokens:
+        raise DataError(
+            f"record '{names[longest] if names is not None else longest}' has {lengths[longest]} positions, "
+            f"more than micro_batch_tokens = {micro_batch_tokens}. Raise micro_batch_tokens, or lower "
+            "data.max_text_tokens or data.max_audio_seconds."
+        )
+    if batch_records < world_size:
+        raise DataError(
+            f"batch_records = {batch_records} is less than the {world_size} processes. "
+            f"Set batch_records to a multiple of {world_size}."
+        )
+    stream = _Mixture(sources, weights, groups if questions_per_clip > 1 else None, questions_per_clip, seed)
+    if steps is None:
+        steps = max(1, math.ceil(epochs * stream.draws_per_epoch / batch_records - 1e-9))
+    drawn = stream.take(steps * batch_records).reshape(steps, batch_records)
+    cut = _Cut(np.asarray(lengths), groups, prefix_lengths, padded_rows, micro_batch_tokens)
+    accumulation, bins = _cut_all(cut, drawn, world_size)
+    flat = [batch for step in bins for batch in step]
+    return StagePlan(
+        order=np.concatenate([np.asarray(batch, np.int64) for batch in flat]),
+        offsets=np.concatenate([[0], np.cumsum([len(batch) for batch in flat])]).astype(np.int64),
+        num_steps=steps,
+        gradient_accumulation_steps=accumulation,
+        world_size=world_size,
+        batch_records=batch_records,
+        draws_per_epoch=stream.draws_per_epoch,
+        max_micro_batch_tokens=max(cut.cost(batch) for batch in flat),
+    )
+
+
+class _Mixture:
+    """The endless, seeded sequence of examples."""
+
+    def __init__(self, sources, weights, groups, cap: int, seed: int):
+        self.names = sorted(set(sources))
+        source_of = np.asarray(sources)
+        members = {name: np.flatnonzero(source_of == name) for name in self.names}
+        self.shares = {name: weights.get(name, 1.0) * len(members[name]) for name in self.names}
+        self.draws_per_epoch = max(1, round(sum(self.shares.values())))
+        self.seed = seed
+        self.streams = {name: _SourceStream(f"{seed}/{name}", members[name], groups, cap) for name in self.names}
+
+    def take(self, count: int) -> np.ndarray:
+        """The first `count` draws."""
+        drawn: list[int] = []
+        epoch = 0
+        while len(drawn) < count:
+            units = [unit for name in self.names for unit in self.streams[name].take(self._quota(name, epoch))]
+            for number in _rng(f"{self.seed}/mixture/{epoch}").permutation(len(units)):
+                drawn.extend(units[number])
+            epoch += 1
+        return np.asarray(drawn[:count], np.int64)
+
+    def _quota(self, name: str, epoch: int) -> int:
+        """Draws of a source in an epoch; fractions are carried to the next."""
+        share = self.shares[name]
+        return math.floor((epoch + 1) * share + 1e-9) - math.floor(epoch * share + 1e-9)
+
+
+class _SourceStream:
+    """Passes over one source, each a new shuffle of its clips (or of its records, without groups)."""
+
+    def __init__(self, key: str, members: np.ndarray, groups, cap: int):
+        self.key, self.members, self.cap = key, members, cap
+        self.groups = None if groups is None else np.asarray(groups)[members]
+        self.pending: list[list[int]] = []
+        self.units = self._passes()
+
+    def take(self, count: int) -> list[list[int]]:
+        """The next units, `count` examples in all; a unit that reaches beyond is divided."""
+        taken = []
+        while count > 0:
+            unit = self.pending.pop() if self.pending else next(self.units)
+            if len(unit) > count:
+                self.pending.append(unit[count:])
+                unit = unit[:count]
+            taken.append(unit)
+            count -= len(unit)
+        return taken
+
+    def _passes(self) -> Iterator[list[int]]:
+        number = 0
+        while True:
+            rng = _rng(f"{self.key}/{number}")
+            shuffled = rng.permutation(len(self.members))
+            if self.groups is None:
+                for place in shuffled:
+                    yield [int(self.members[place])]
+            else:
+                yield from self._clip_units(self.groups, shuffled, rng)
+            number += 1
+
+    def _clip_units(self, groups: np.ndarray, shuffled: np.ndarray, rng: np.random.Generator) -> Iterator[list[int]]:
+        by_clip: dict[int, list[int]] = {}
+        for place in shuffled:
+            by_clip.setdefault(int(groups[place]), []).append(int(self.members[place]))
+        units = [group[i : i + self.cap] for group in by_clip.values() for i in range(0, len(group), self.cap)]
+        for number in rng.permutation(len(units)):
+            yield units[number]
+
+
+@dataclass
+class _Cut:
+    """How the records of a step are put in bins that each fit the budget."""
+
+    lengths: np.ndarray
+    groups: Sequence[int] | np.ndarray | None
+    prefixes: Sequence[int] | np.ndarray | None
+    padded_rows: bool
+    budget: int
+
+    def cost(self, batch: Sequence[int]) -> int:
+        """Positions of a micro-batch."""
+        if self.padded_rows:
+            return int(max(self.lengths[i] for i in batch)) * len(batch)
+        units: dict[int, list[int]] = {}
+        for index in batch:
+            units.setdefault(self._group(index), []).append(index)
+        return sum(self._unit_cost(unit) for unit in units.values())
+
+    def bins(self, records: Sequence[int], num_bins: int) -> list[list[int]] | None:
+        """`num_bins` micro-batches of one step, none of them empty, the largest first; None if they do not fit."""
+        units: dict[int, list[int]] = {}
+        for index in records:
+            units.setdefault(self._group(index), []).append(int(index))
+        pieces = [[i] for i in map(int, records)] if self.padded_rows else list(units.values())
+        while True:
+            pieces.sort(key=self._unit_cost, reverse=True)
+            if len(pieces) >= num_bins:
+                filled = self._fill(pieces, num_bins)
+                costs = [self.cost(batch) for batch in filled]
+                if max(costs) <= self.budget:
+                    return [filled[i] for i in sorted(range(num_bins), key=lambda i: -costs[i])]
+            largest = next((i for i, piece in enumerate(pieces) if len(piece) > 1), None)
+            if largest is None:
+                return None
+            piece = pieces.pop(largest)
+            pieces += [piece[: len(piece) // 2], piece[len(piece) // 2 :]]
+
+    def _fill(self, pieces: list[list[int]], num_bins: int) -> list[list[int]]:
+        """Each piece, the largest first, goes where the result is smallest."""
+        filled: list[list[int]] = [[] for _ in range(num_bins)]
+        costs, tallest = [0] * num_bins, [0] * num_bins
+        for piece in pieces:
+            size = self._unit_cost(piece)
+            if self.padded_rows:
+                after = [(len(batch) + 1) * max(top, size) for batch, top in zip(filled, tallest, strict=True)]
+            else:
+                after = [cost + size for cost in costs]
+            chosen = after.index(min(after))
+            filled[chosen] += piece
+            costs[chosen], tallest[chosen] = after[chosen], max(tallest[chosen], size)
+        return filled
+
+    def _group(self, index: int) -> int:
+        return int(index) if self.groups is None or self.prefixes is None else int(self.groups[index])
+
+    def _unit_cost(self, unit: Sequence[int]) -> int:
+        total = int(sum(self.lengths[i] for i in unit))
+        return total if self.prefixes is None else total - (len(unit) - 1) * int(self.prefixes[unit[0]])
+
+
+def _cut_all(cut: _Cut, drawn: np.ndarray, world_size: int) -> tuple[int, list[list[list[int]]]]:
+    """The least accumulation with which every step fits, and the micro-batches of every step."""
+    batch_records = drawn.shape[1]
+    for accumulation in range(1, batch_records // world_size + 1):
+        cuts = []
+        for records in drawn:
+            bins = cut.bins(records, accumulation * world_size)
+            if bins is None:
+                break
+            cuts.append(bins)
+        else:
+            return accumulation, cuts
+    raise DataError(
+        f"batch_records = {batch_records} cannot be cut for {world_size} processes into micro-batches of at "
+        f"most micro_batch_tokens = {cut.budget} positions. Make batch_records a multiple of {world_size}, "
+        "or raise micro_batch_tokens."
+    )
+
+
+def _rng(key: str) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:16], "little"))

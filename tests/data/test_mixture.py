@@ -1,0 +1,123 @@
+"""Plans: deterministic, the same records whatever the number of processes, every record once an epoch."""
+
+import numpy as np
+import pytest
+
+from lalm.data.mixture import plan_stage
+from lalm.errors import DataError
+
+LENGTHS = np.random.default_rng(0).integers(20, 90, 96).tolist()
+SOURCES = ["a"] * 60 + ["b"] * 36
+GROUPS = [number // 6 for number in range(96)]
+
+
+def plan(**changes):
+    settings = {"batch_records": 16, "micro_batch_tokens": 400, "epochs": 2, "seed": 7}
+    weights = changes.pop("weights", {"a": 1.0, "b": 1.0})
+    return plan_stage(LENGTHS, SOURCES, weights, **settings | changes)
+
+
+def shared(**changes):
+    return plan(groups=GROUPS, prefix_lengths=[15] * 96, **changes)
+
+
+@pytest.mark.parametrize("make", [plan, shared])
+def test_every_record_once_an_epoch(make):
+    result = make(epochs=3)
+    assert result.num_steps == 18
+    for epoch in range(3):
+        drawn = np.concatenate([result.step_records(step) for step in range(epoch * 6, epoch * 6 + 6)])
+        assert sorted(drawn) == list(range(96))
+
+
+def test_epochs_differ_and_seeds_differ():
+    result = plan()
+    assert result.order[:96].tolist() != result.order[96:].tolist()
+    assert plan(seed=8).order.tolist() != result.order.tolist()
+
+
+@pytest.mark.parametrize("make", [plan, shared])
+def test_plan_is_the_same_every_time_and_longer_plans_begin_alike(make):
+    assert make().digest == make().digest
+    short, long = make(epochs=None, steps=4), make(epochs=None, steps=9)
+    for step in range(4):
+        assert sorted(short.step_records(step)) == sorted(long.step_records(step))
+
+
+@pytest.mark.parametrize("make", [plan, shared])
+@pytest.mark.parametrize("world_size", [2, 4, 8])
+def test_records_of_a_step_do_not_depend_on_processes_or_memory(make, world_size):
+    one = make()
+    other = make(world_size=world_size, micro_batch_tokens=200)
+    assert other.gradient_accumulation_steps * world_size * other.num_steps == len(other)
+    for step in range(one.num_steps):
+        assert sorted(one.step_records(step)) == sorted(other.step_records(step))
+
+
+def test_micro_batches_fit_and_accumulation_is_the_least():
+    result = plan(micro_batch_tokens=400)
+    tokens = [sum(LENGTHS[i] for i in result[item]) for item in range(len(result))]
+    assert max(tokens) == result.max_micro_batch_tokens <= 400
+    assert result.gradient_accumulation_steps > 1
+    per_step = [sum(LENGTHS[i] for i in result.step_records(step)) for step in range(result.num_steps)]
+    assert (result.gradient_accumulation_steps - 1) * 400 < max(per_step) * 1.1
+    assert min(tokens) > 0.6 * max(tokens)
+
+
+def test_order_is_by_step_then_accumulation_then_process():
+    result = plan(world_size=2, micro_batch_tokens=300)
+    per_step = result.gradient_accumulation_steps * 2
+    for step in range(result.num_steps):
+        items = range(step * per_step, (step + 1) * per_step)
+        assert sorted(np.concatenate([result[item] for item in items])) == sorted(result.step_records(step))
+    tokens = np.array([sum(LENGTHS[i] for i in result[item]) for item in range(len(result))]).reshape(-1, 2)
+    assert (abs(tokens[:, 0] - tokens[:, 1]) < 90).mean() > 0.9
+
+
+def test_questions_of_a_clip_are_drawn_together_up_to_the_cap():
+    together = shared(epochs=1, questions_per_clip=3)
+    pairs = 0
+    for step in range(together.num_steps):
+        _, counts = np.unique([GROUPS[i] for i in together.step_records(step)], return_counts=True)
+        pairs += (counts > 1).sum()
+    assert pairs > 20
+    assert shared(micro_batch_tokens=400).max_micro_batch_tokens <= 400
+
+
+def test_shared_prefixes_make_room():
+    assert (
+        shared(micro_batch_tokens=450).gradient_accumulation_steps
+        <= plan(micro_batch_tokens=450).gradient_accumulation_steps
+    )
+
+
+def test_padded_rows_cost_their_longest():
+    result = plan(padded_rows=True, micro_batch_tokens=300)
+    for item in range(len(result)):
+        assert len(result[item]) * max(LENGTHS[i] for i in result[item]) <= 300
+
+
+def test_weights_change_how_often_records_are_seen():
+    result = plan(weights={"a": 1.0, "b": 2.5}, epochs=2, batch_records=15)
+    assert result.draws_per_epoch == 150
+    seen = np.bincount(result.order, minlength=96)
+    assert set(seen[:60]) == {2}
+    assert set(seen[60:]) == {5}
+
+
+def test_a_tiny_set_fills_whole_steps():
+    result = plan_stage([10, 12], ["a", "a"], {}, batch_records=4, micro_batch_tokens=64, epochs=1, seed=0)
+    assert result.num_steps == 1
+    assert sorted(result.order) == [0, 0, 1, 1]
+
+
+def test_refusals():
+    with pytest.raises(DataError, match=r"record 'long' has 500 positions, more than micro_batch_tokens = 400"):
+        plan_stage([5, 500], ["a", "a"], {}, batch_records=2, micro_batch_tokens=400, steps=1, seed=0,
+                   names=["short", "long"])  # fmt: skip
+    with pytest.raises(DataError, match="no records are left"):
+        plan_stage([], [], {}, batch_records=2, micro_batch_tokens=400, steps=1, seed=0)
+    with pytest.raises(DataError, match=r"batch_records = 16 is less than the 32 processes"):
+        plan(world_size=32)
+    with pytest.raises(DataError, match="multiple of 5"):
+        plan_stage([50] * 16, ["a"] * 16, {}, batch_records=16, micro_batch_tokens=60, steps=1, seed=0, world_size=5)
