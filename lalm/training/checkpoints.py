@@ -1,0 +1,169 @@
+"""Files of a training checkpoint: written beside, then renamed, so that a half-written one is never picked up.
+
+    checkpoint-100/
+        trained.safetensors     the parameters that train
+        optimizer.safetensors   their optimizer state, keyed by parameter name
+        optimizer.json          hyper-parameters of each group
+    scheduler.json          the schedule's step
+        rng-0.safetensors       random state of each process
+        trainer_state.json      the step; written last
+
+No pickle: everything is safetensors or JSON. (Under DeepSpeed the optimizer's files are DeepSpeed's own.)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from lalm.errors import CheckpointError
+
+TRAINED = "trained.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+OPTIMIZER_GROUPS = "optimizer.json"
+SCHEDULER = "scheduler.json"
+STATE = "trainer_state.json"
+STAGING = ".writing"
+"""The folder, beside the checkpoints, in which the next one grows."""
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints of a stage, by step."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match and (path / STATE).is_file() and (path / TRAINED).is_file():
+            found.append((int(match[1]), path))
+    return [path for _, path in sorted(found)]
+
+
+def publish(staged: Path, final: Path) -> None:
+    """Makes a finished folder visible under its name in one step; its files are on the disk before."""
+    for path in staged.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(staged, final)
+
+
+def keep_last(folder: Path, count: int) -> None:
+    """Removes all checkpoints but the last `count`."""
+    for path in find_checkpoints(folder)[:-count]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON atomically."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def save_scheduler(folder: Path, scheduler: Any) -> None:
+    """Writes the step of a `LambdaLR`; its functions come from the recipe."""
+    state = {key: value for key, value in scheduler.state_dict().items() if key != "lr_lambdas"}
+    write_json(folder / SCHEDULER, state)
+
+
+def load_scheduler(folder: Path, scheduler: Any) -> None:
+    """Restores what `save_scheduler` wrote."""
+    state = json.loads((folder / SCHEDULER).read_text(encoding="utf-8"))
+    scheduler.load_state_dict({**state, "lr_lambdas": [None] * len(scheduler.base_lrs)})
+
+
+def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Writes the state of every parameter by name, and the groups' numbers. Groups carry `names` (see `stages`)."""
+    tensors: dict[str, torch.Tensor] = {}
+    groups = []
+    for group in optimizer.param_groups:
+        for name, parameter in zip(group["names"], group["params"], strict=True):
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        groups.append({key: value for key, value in group.items() if key != "params"})
+    save_file(tensors, folder / OPTIMIZER)
+    write_json(folder / OPTIMIZER_GROUPS, {"groups": groups})
+
+
+def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
+    """Restores what `save_optimizer` wrote.
+
+    Raises:
+        CheckpointError: if the parameters are not those that were saved.
+    """
+    saved = json.loads((folder / OPTIMIZER_GROUPS).read_text(encoding="utf-8"))
+    tensors = load_file(folder / OPTIMIZER)
+    now = [group["names"] for group in optimizer.param_groups]
+    before = [group["names"] for group in saved["groups"]]
+    if now != before:
+        raise CheckpointError(f"{folder}: its optimizer state is of other parameters than this stage trains.")
+    by_name: dict[str, dict[str, torch.Tensor]] = {}
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.rpartition(":")
+        by_name.setdefault(name, {})[key] = tensor
+    names = [name for group in now for name in group]
+    state = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
+    start = 0
+    groups = []
+    for live, group in zip(optimizer.param_groups, saved["groups"], strict=True):
+        indices = list(range(start, start + len(group["names"])))
+        start += len(indices)
+        restored = {key: tuple(v) if isinstance(live.get(key), tuple) else v for key, v in group.items()}
+        groups.append({**restored, "params": indices})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def save_random_state(folder: Path, rank: int) -> None:
+    """Writes this process's random state: Python, NumPy, torch, and its GPU."""
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    tensors = {
+        "python": torch.tensor(internal, dtype=torch.int64),
+        "numpy": torch.from_numpy(keys.astype(np.int64)),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    numbers = {"python": [version, gauss], "numpy": [kind, position, has_gauss, cached]}
+    save_file(tensors, folder / f"rng-{rank}.safetensors", metadata={"state": json.dumps(numbers)})
+
+
+def load_random_state(folder: Path, rank: int) -> bool:
+    """Restores what `save_random_state` wrote; False where that process left nothing (another number of processes)."""
+    path = folder / f"rng-{rank}.safetensors"
+    if not path.is_file():
+        return False
+    with safe_open(path, framework="pt") as file:
+        numbers = json.loads(file.metadata()["state"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    version, gauss = numbers["python"]
+    random.setstate((version, tuple(tensors["python"].tolist()), gauss))
+    kind, position, has_gauss, cached = numbers["numpy"]
+    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+    return True
+
+
+def save_trained(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Writes the trained parameters."""
+    save_file(tensors, folder / TRAINED, metadata={"format": "pt"})
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DDP or a DeepSpeed engine."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model

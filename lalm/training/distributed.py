@@ -1,0 +1,41 @@
+"""The processes of a run: one, or several that `torchrun`, `deepspeed` or `accelerate launch` started.
+
+The first process fills the cache and writes the files that are shared; the others wait for it.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import PartialState
+
+from lalm.errors import TrainingError
+
+WAIT = timedelta(hours=24)
+"""How long the others wait while the first process encodes the clips of a large set."""
+
+
+def uses_cpu() -> bool:
+    """Whether this machine trains on its CPU."""
+    return not torch.accelerator.is_available()
+
+
+def join_processes() -> PartialState:
+    """Meets the other processes of this run, if there are any.
+
+    Raises:
+        TrainingError: if a launcher announced several processes but this one runs alone.
+    """
+    if uses_cpu():
+        # Where DeepSpeed is installed, accelerate imports it, and it warns about what it takes for a missing GPU.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    announced = int(os.environ.get("WORLD_SIZE", "1"))
+    state = PartialState(cpu=uses_cpu(), **({"timeout": WAIT} if announced > 1 else {}))
+    if state.num_processes != announced:
+        raise TrainingError(
+            f"{announced} processes were launched, but they do not meet: this one sees {state.num_processes}. "
+            "Start with `torchrun --nproc-per-node N -m lalm train RECIPE`."
+        )
+    return state

@@ -1,0 +1,313 @@
+"""`run_recipe`: everything between a recipe and a run folder. Stages are data; this is the one loop over them.
+
+A run that was stopped goes on where it was: finished stages are skipped, an unfinished one resumes at its last
+checkpoint, at the same losses as if it had never been stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from rich.console import Console
+
+from lalm.data.cache import StateCache
+from lalm.data.clips import ClipStore
+from lalm.data.dataset import StageData, build_stage_data
+from lalm.errors import RecipeError, TrainingError
+from lalm.model.build import build_model
+from lalm.model.checkpoint import save_trained
+from lalm.model.modeling import LalmForConditionalGeneration
+from lalm.processing.processor import LalmProcessor
+from lalm.recipe.schema import Recipe, StageSection
+from lalm.training import run_folder as folders
+from lalm.training.batches import NamedBatches, check_data_present, fill_state_cache, open_clip_store
+from lalm.training.callbacks import StageLog, TensorBoardLog, check_loggers, has_tensorboard, say
+from lalm.training.checkpoints import TRAINED, write_json
+from lalm.training.deepspeed import announce_single_process
+from lalm.training.distributed import join_processes
+from lalm.training.dry_run import print_plan
+from lalm.training.metrics import MetricsFile, read_metrics
+from lalm.training.plots import plot_loss
+from lalm.training.run_folder import RunFolder
+from lalm.training.stages import describe, enter_stage, load_trained_tensors, part_names
+from lalm.training.trainer import LalmTrainer, check_distribution, training_arguments
+
+PLAN = "plan.json"
+MEAN_OF_LAST = 20
+"""The final loss that is reported of a stage is the mean over this many last steps."""
+
+Evaluate = Callable[[Path], Any]
+"""Measures a finished run, given its folder; called in the first process."""
+
+
+@dataclass
+class _Run:
+    """What the stages of one run share."""
+
+    recipe: Recipe
+    folder: RunFolder
+    state: PartialState
+    console: Console
+    model: LalmForConditionalGeneration
+    processor: LalmProcessor
+    clips: ClipStore
+    cache: StateCache | None
+    allow_changes: Collection[str]
+
+
+def run_recipe(
+    recipe: Recipe,
+    *,
+    resume: bool = True,
+    stage: str | None = None,
+    from_stage: str | None = None,
+    until: str | None = None,
+    dry_run: bool = False,
+    allow_changes: Collection[str] = (),
+    evaluate: Evaluate | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Trains a recipe and returns its run folder.
+
+    Args:
+        resume: go on with what the folder holds; else the chosen stages are trained anew (all of them: a fresh run).
+        stage: train this one only. `from_stage`, `until`: the first and last to train. Earlier ones must be done.
+        dry_run: print the plan and a sample of each stage; load no weights, train and write nothing.
+        allow_changes: dotted names of the recipe (or beginnings) in which it may differ from the one that the run was
+            started with.
+        evaluate: called with the folder when the last stage of the recipe is done.
+
+    Raises:
+        RecipeError: if a stage does not exist, or the recipe differs from the run's.
+        DataError: if the data is missing or too much of it is unusable.
+        TrainingError: if the loss is no number, or the processes that were launched do not meet.
+        CheckpointError: if a checkpoint is damaged or cannot be written.
+    """
+    if recipe.deepspeed is not None:
+        announce_single_process()
+    state = join_processes()
+    console = console or Console()
+    if not state.is_main_process:
+        console = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    chosen = select_stages(recipe, stage=stage, from_stage=from_stage, until=until)
+    check_loggers(recipe)
+    check_data_present(recipe)
+    if dry_run:
+        print_plan(recipe, chosen, state.num_processes, console)
+        return recipe.run_folder()
+
+    folder = RunFolder(recipe.run_folder())
+    if state.is_main_process:
+        _open_folder(folder, recipe, chosen, resume=resume, allow_changes=allow_changes)
+    state.wait_for_everyone()
+    todo = [index for index in chosen if not folder.is_done(recipe.stages[index].name)]
+    for index in set(chosen) - set(todo):
+        say(console, f"Stage {recipe.stages[index].name} is done already.")
+    if todo:
+        _train_stages(recipe, folder, todo, state, console, allow_changes)
+    state.wait_for_everyone()
+    all_done = all(folder.is_done(section.name) for section in recipe.stages)
+    if evaluate is not None and all_done and state.is_main_process:
+        evaluate(folder.path)
+    return folder.path
+
+
+def select_stages(
+    recipe: Recipe, *, stage: str | None = None, from_stage: str | None = None, until: str | None = None
+) -> list[int]:
+    """Indices of the stages to train.
+
+    Raises:
+        RecipeError: if a name is no stage, `stage` is given with another, or the range is empty.
+    """
+    names = [section.name for section in recipe.stages]
+    for option, name in (("--stage", stage), ("--from", from_stage), ("--until", until)):
+        if name is not None and name not in names:
+            raise RecipeError(f"{option} {name}: no such stage. The recipe has: {', '.join(names)}.")
+    if stage is not None:
+        if from_stage or until:
+            raise RecipeError("--stage trains one stage only: leave out --from and --until.")
+        return [names.index(stage)]
+    first = names.index(from_stage) if from_stage else 0
+    last = names.index(until) if until else len(names) - 1
+    if last < first:
+        raise RecipeError(f"--from {from_stage} comes after --until {until}. The order is: {', '.join(names)}.")
+    return list(range(first, last + 1))
+
+
+def _open_folder(
+    folder: RunFolder, recipe: Recipe, chosen: list[int], *, resume: bool, allow_changes: Collection[str]
+) -> None:
+    names = [section.name for section in recipe.stages]
+    if not resume and len(chosen) == len(names):
+        folders.start_over(folder)
+    else:
+        folders.check_recipe_unchanged(folder, recipe, allow_changes)
+        folders.require_done(folder, names[: chosen[0]], names[chosen[0]])
+        if not resume:
+            folder.forget(names[chosen[0] :])
+    folders.write_recipe(folder, recipe)
+
+
+def _train_stages(
+    recipe: Recipe, folder: RunFolder, todo: list[int], state: PartialState, console: Console, allow: Collection[str]
+) -> None:
+    model, processor = build_model(recipe)
+    clips = open_clip_store(recipe, processor, folder.path)
+    cache = fill_state_cache(recipe, todo, model, processor, clips, state, console)
+    run = _Run(recipe, folder, state, console, model, processor, clips, cache, allow)
+    _load_finished(run, before=todo[0])
+    for index in todo:
+        if index != todo[0] and recipe.deepspeed is not None:
+            # ZeRO leaves hooks and slices behind that a second engine cannot take over.
+            run.model, _ = build_model(recipe)
+            _load_finished(run, before=index)
+        _train_stage(run, index)
+    if recipe.deepspeed is not None:
+        run.model, _ = build_model(recipe)
+        _load_finished(run, before=todo[-1] + 1)
+    if state.is_main_process:
+        run.model.set_lora_scale(1.0)
+        last = recipe.stages[todo[-1]].name
+        save_trained(folder.path, run.model.eval(), processor, recipe, stage=last)
+        say(console, f"Saved to {folder.path}")
+
+
+def _load_finished(run: _Run, *, before: int) -> None:
+    """Puts what earlier stages trained into a fresh model, in their order."""
+    for section in run.recipe.stages[:before]:
+        names = part_names(run.model, section)
+        load_trained_tensors(run.model, run.folder.stage_weights(section.name), names=names)
+
+
+def _train_stage(run: _Run, index: int) -> None:
+    section, folder, console = run.recipe.stages[index], run.folder.stage(run.recipe.stages[index].name), run.console
+    started = time.perf_counter()
+    run.model.activation_checkpointing_disable()
+    counts = enter_stage(run.model, section)
+    data = build_stage_data(run.recipe, index, run.processor, run.clips, run.cache, world_size=run.state.num_processes)
+    _announce(section, data, describe(counts), console)
+    checkpoint = run.folder.last_checkpoint(section.name)
+    _check_plan(run, section, data, folder, resumed=checkpoint is not None)
+    args = training_arguments(
+        run.recipe,
+        section,
+        folder,
+        num_steps=data.plan.num_steps,
+        micro_batches=data.plan.gradient_accumulation_steps,
+        seed=run.recipe.seed + index,
+    )
+    first_step = _steps_before(run, index)
+    log = StageLog(
+        section.name, first_step, MetricsFile(run.folder.metrics_file), console, every_steps=section.log_every_steps
+    )
+    callbacks: list = [log]
+    if "tensorboard" in run.recipe.output.log_to and has_tensorboard():
+        callbacks.append(TensorBoardLog(run.folder.path / "tensorboard", first_step))
+    trainer = LalmTrainer(
+        run.model,
+        args,
+        stage=section,
+        train_dataset=NamedBatches(data, run.clips),
+        keep_checkpoints=run.recipe.output.keep_checkpoints,
+        callbacks=callbacks,
+    )
+    check_distribution(trainer, wants_deepspeed=run.recipe.deepspeed is not None)
+    if checkpoint is not None:
+        say(console, f"Going on at {checkpoint.name}")
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        log.close()
+    trainer.accelerator.free_memory()
+    if run.state.is_main_process:
+        _finish_stage(run, section, data, time.perf_counter() - started)
+    run.state.wait_for_everyone()
+
+
+def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: float) -> None:
+    rows = [row for row in read_metrics(run.folder.metrics_file) if row["stage"] == section.name]
+    last = [row["loss"] for row in rows[-MEAN_OF_LAST:]]
+    checkpoint = run.folder.last_checkpoint(section.name)
+    weights = run.folder.stage_weights(section.name)
+    temporary = weights.with_name(f".{TRAINED}.tmp")
+    shutil.copyfile(checkpoint / TRAINED, temporary)
+    os.replace(temporary, weights)
+    loss = sum(last) / len(last)
+    run.folder.mark_done(
+        section.name,
+        {
+            "stage": section.name,
+            "steps": data.plan.num_steps,
+            "records": len(data.examples),
+            "draws": len(data.plan.order),
+            "dropped": len(data.dropped),
+            "truncated": data.num_truncated,
+            "loss": loss,
+            "training_seconds": sum(row["seconds"] for row in rows),
+            "wall_seconds": seconds,
+        },
+    )
+    plot_loss(run.folder.metrics_file, run.folder.loss_image)
+    say(
+        run.console,
+        f"Stage {section.name}: {data.plan.num_steps} steps in {seconds:.0f} s, loss {loss:.4f} "
+        f"(mean of the last {len(last)})",
+    )
+
+
+def _announce(section: StageSection, data: StageData, parameters: str, console: Console) -> None:
+    plan = data.plan
+    say(
+        console,
+        f"Stage {section.name}: {len(data.examples)} records, {plan.num_steps} steps of {plan.batch_records} in "
+        f"{plan.gradient_accumulation_steps} micro-batch(es). Trains {parameters}.",
+    )
+    if len(data.dropped):
+        say(console, f"{len(data.dropped)} records are left out:\n{data.dropped.summary()}")
+    if data.num_truncated:
+        say(console, f"{data.num_truncated} answers are shortened to data.max_text_tokens.")
+
+
+def _check_plan(run: _Run, section: StageSection, data: StageData, folder: Path, *, resumed: bool) -> None:
+    """Refuses to go on with other batches than the checkpoint was trained on; keeps the plan's digest beside it.
+
+    Raises:
+        TrainingError: if the records or clips changed, or the processes disagree.
+    """
+    if run.state.num_processes > 1 and len(set(gather_object([data.plan.digest]))) > 1:
+        raise TrainingError(f"stage '{section.name}': the processes see different data. Do all read the same files?")
+    plan = {"digest": data.plan.digest, "num_steps": data.plan.num_steps, "processes": run.state.num_processes}
+    path = folder / PLAN
+    if resumed and path.is_file():
+        before = folders.read_json(path)
+        if before["processes"] != plan["processes"]:
+            say(
+                run.console,
+                f"Note: was trained on {before['processes']} process(es), goes on with {plan['processes']}: the same "
+                "records in each step, but other dropout.",
+            )
+        elif before["digest"] != plan["digest"] and not {"data", "stages"} & set(run.allow_changes):
+            raise TrainingError(
+                f"stage '{section.name}': its records or clips are not those that it was started with, so it cannot go "
+                "on exactly. Restore the data, start over (--no-resume), or allow it (--allow-change data)."
+            )
+    if run.state.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, plan)
+
+
+def _steps_before(run: _Run, index: int) -> int:
+    done = [section.name for section in run.recipe.stages[:index]]
+    return sum(int(run.folder.done(name)["steps"]) for name in done)
