@@ -1,0 +1,1 @@
+"""Ways to reach a trained model, all through `lalm.inference`."""
