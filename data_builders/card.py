@@ -1,0 +1,108 @@
+"""The card of a set (README.md) and the licences of its recordings (NOTICE)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_builders.clips import Skipped
+from data_builders.stats import blind_accuracy, task_stats
+
+if TYPE_CHECKING:
+    from data_builders.asking import Asked
+
+LICENCES = {
+    "asterisk-core-sounds": "Asterisk prompts: English and Spanish by Allison Smith, French by June Wallack "
+    "(CC-BY-SA-3.0); Italian by Carlo Flora, Russian provided by Maxim Topal, ivrvoice.ru (CC-BY-3.0).",
+    "sonic-pi-samples": "Sonic Pi samples: from freesound.org, CC0-1.0; each record names the page of its sample.",
+    "timgm6mb-soundfont": "TimGM6mb SoundFont by Tim Brechbill and David Bolton, GPL-2; notes are rendered from it.",
+}
+CONFOUNDS = """\
+- One voice a language, and only the Italian one is male: speaker and sex are one with the language. Neither is asked.
+- English and Spanish are read by the same person.
+- The prompts are telephone speech (8 kHz, nothing above 4 kHz); the other recordings are not. About half of the
+  other clips and of the scenes are cut at 3.7 kHz, in every split, so that bandwidth does not tell speech from sound.
+- Letters, digits and code words said alone are held out by recording, not by word: the set of words is closed.
+  Italian letter names and code words that no other voice shares are in training only.
+- The Russian voice reads the letters by their English names. Spanish transcripts lack accents; French ones have typos.
+- The sound labels are the file names of the Sonic Pi samples; instruments are SoundFont renders, held out by preset.
+- Variants (other speed, gain, faint noise) are made of training clips only and inherit their group.
+"""
+
+
+def write_card(folder: Path, asked: dict[str, Asked], skipped: Sequence[Skipped], request: dict[str, Any]) -> None:
+    """Writes README.md into the folder of a set."""
+    blind = blind_accuracy(asked["train"].records, asked["test"].records)
+    rows = {split: {row.task: row for row in task_stats(asked[split].records)} for split in asked}
+    lines = [
+        "# Audio question-answer set",
+        "",
+        "Built by `lalm data build quickstart` from recordings fetched by package name.",
+        f"Size {request.get('size')}, seed {request.get('seed')}.",
+        "",
+        "## Tasks",
+        "",
+        "`majority`: the commonest test answer. `chance`: a blind pick of the choices. `blind`: the commonest training",
+        "answer to the same question, without audio.",
+        "",
+        "| task | train | validation | test | answers in test | majority | chance | blind |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task, row in rows["test"].items():
+        train, validation = rows["train"].get(task), rows["validation"].get(task)
+        lines.append(
+            f"| {task} | {train.records if train else 0} | {validation.records if validation else 0} | {row.records} "
+            f"| {row.answers} | {row.majority:.2f} ({row.majority_answer[:40]}) | {row.chance:.2f} "
+            f"| {blind[task]:.2f} |"
+        )
+    lines += ["", "## Languages", "", "| language | train | validation | test |", "|---|---|---|---|"]
+    spoken = {
+        split: Counter(record.meta["language"] for record in asked[split].records if "language" in record.meta)
+        for split in asked
+    }
+    lines += [
+        f"| {name} | {spoken['train'][name]} | {spoken['validation'][name]} | {spoken['test'][name]} |"
+        for name in sorted(spoken["train"])
+    ]
+    lines += ["", "## Sources and licences", ""]
+    licences = Counter((record.source, record.licence) for split in asked for record in asked[split].records)
+    lines += [f"- {name} ({licence}): {count} records" for (name, licence), count in sorted(licences.items())]
+    lines += [
+        "",
+        "The full notices are in NOTICE.",
+        "",
+        "## Known confounds and limits",
+        "",
+        CONFOUNDS,
+        "## Not asked, and why",
+        "",
+        "| task | reason | times |",
+        "|---|---|---|",
+    ]
+    for task, reasons in asked["train"].refused.items():
+        lines += [
+            f"| {task} | {reason} | {count} |" for reason, count in sorted(reasons.items(), key=lambda row: -row[1])[:3]
+        ]
+    lines += ["", f"## Left out: {len(skipped)} recordings", ""]
+    lines += [f"- {reason}: {count}" for reason, count in Counter(entry.reason for entry in skipped).most_common(12)]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def notice(packages: Any) -> str:
+    """Who made the recordings, under which licence, from which version of which package."""
+    lines = [
+        "The recordings of this set come from Debian packages and keep their own licences, not that of the code.",
+        "",
+    ]
+    lines += [f"- {text}" for text in LICENCES.values()]
+    lines += [
+        "",
+        "Clips were resampled to 16 kHz mono; some were shortened, filtered, re-levelled or mixed into scenes.",
+        "Files with prompts (CC-BY-SA) and files with SoundFont renders (GPL-2) are kept apart.",
+        "",
+        "Packages:",
+    ]
+    lines += [f"- {package['name']} {package['version']}, sha256 {package['sha256']}" for package in packages or ()]
+    return "\n".join(lines) + "\n"

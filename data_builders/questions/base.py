@@ -1,0 +1,82 @@
+"""What a question family gives: a question with its answer, or the reason why none can be asked of this clip."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from data_builders.clips import Clip
+from data_builders.scenes import Scene
+from lalm.data.records import AnswerType
+
+CANNOT_TELL = "I cannot tell from this clip."
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One stored clip and its ground truth: either a source clip (or a variant of one) or a composed scene."""
+
+    id: str
+    clip: Clip | None = None
+    scene: Scene | None = None
+    original: bool = True
+    """False for a variant of another stored clip: it is asked less."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What families need beyond one subject: the closed sets of labels, and the other languages' texts by prompt."""
+
+    sound_labels: tuple[str, ...]
+    instrument_labels: tuple[str, ...]
+    scene_labels: tuple[str, ...]
+    translations: dict[str, dict[str, str]] = field(default_factory=dict)
+    """prompt key -> language -> text"""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One thing that must not become guessable: the answers counted under `key` are kept level over `space`."""
+
+    key: str
+    answer: str
+    space: tuple[str, ...]
+    lead: int = 1
+    """How far the commonest may run ahead of the rarest while few are counted."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question. `wording` names the list of wordings in the task's file; `slots` fill its braces."""
+
+    task: str
+    answer: str
+    wording: str = "default"
+    slots: dict[str, str] = field(default_factory=dict)
+    choices: tuple[str, ...] | None = None
+    answer_type: AnswerType = "open"
+    guards: tuple[Guard, ...] = ()
+    """What balance.py keeps level; none where answers are free."""
+
+
+@dataclass(frozen=True)
+class IllPosed:
+    """Why a family asks nothing of a subject."""
+
+    reason: str
+
+
+Family = Callable[[Subject, Context, random.Random], Question | IllPosed]
+
+
+def with_article(label: str) -> str:
+    """The label as a noun phrase: "a bell", "an organ", but "speech", "brass"."""
+    if label in {"speech", "brass", "vinyl hiss", "robot noise"}:
+        return label
+    return f"{'an' if label[0] in 'aeiou' else 'a'} {label}"
+
+
+def with_the(label: str) -> str:
+    """The label as a known thing: "the bell"."""
+    return f"the {label}"

@@ -1,0 +1,135 @@
+"""Scenes: two to four events one after another, with the exact truth of what sounds when, for how long and how loud.
+
+The scene is the source of truth; every question about it is computed from its events. A scene takes its clips from
+one split only. Planning (which clips, order, levels) needs no audio; composing loads and mixes it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from data_builders.clips import SAMPLE_RATE_HZ, Clip
+from data_builders.variants import at_level, faded, trimmed
+
+LONGEST_EVENT_SECONDS = 1.7
+LONGEST_SCENE_SECONDS = 8.0
+LEVELS_DB = (-34.0, -26.0, -18.0)
+"""RMS levels, 8 dB apart: two events at different levels differ audibly."""
+SPEECH_LABEL = "speech"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One sound of a scene. Times in seconds from the start of the scene, level (RMS) and peak in dB of full scale."""
+
+    label: str
+    clip: str
+    group: str
+    onset: float
+    duration: float
+    level_db: float
+    peak_db: float
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is known of a composed clip: its events in the order they begin."""
+
+    events: tuple[Event, ...]
+
+    @property
+    def labels(self) -> list[str]:
+        return [event.label for event in self.events]
+
+    def only(self, label: str) -> Event | None:
+        """The event of that label when there is exactly one, else None."""
+        found = [event for event in self.events if event.label == label]
+        return found[0] if len(found) == 1 else None
+
+    def to_json(self) -> list[dict[str, object]]:
+        return [asdict(event) for event in self.events]
+
+
+@dataclass(frozen=True)
+class ScenePlan:
+    """What a scene will be made of, before any audio is read."""
+
+    clips: tuple[Clip, ...]
+    levels_db: tuple[float, ...]
+    gaps: tuple[float, ...]
+
+
+def plan_scene(bank: Mapping[str, Sequence[Clip]], rng: random.Random) -> ScenePlan:
+    """Draws two to four events from a bank of clips by label; one in four scenes has a label twice, apart.
+
+    Raises:
+        ValueError: if the bank has fewer than four labels.
+    """
+    if len(bank) < 4:
+        raise ValueError(f"a scene needs a bank of at least 4 labels, not {sorted(bank)}")
+    num_events = rng.choice((2, 2, 3, 3, 3, 4, 4))
+    labels = rng.sample(sorted(bank), num_events)
+    if num_events > 2 and rng.random() < 0.35:
+        # Never side by side: two phrases of a flute in a row are one longer phrase to a listener.
+        first, second = rng.choice([(0, 2)] if num_events == 3 else [(0, 2), (0, 3), (1, 3)])
+        labels[second] = labels[first]
+    levels = [rng.choice(LEVELS_DB) for _ in labels]
+    if len(set(levels)) == 1:
+        levels[rng.randrange(num_events)] = rng.choice([level for level in LEVELS_DB if level != levels[0]])
+    return ScenePlan(
+        clips=tuple(rng.choice(bank[label]) for label in labels),
+        levels_db=tuple(levels),
+        gaps=tuple(round(rng.uniform(0.12, 0.45), 3) for _ in range(num_events + 1)),
+    )
+
+
+def compose(plan: ScenePlan, waves: Sequence[np.ndarray], rng: random.Random) -> tuple[np.ndarray, Scene]:
+    """Mixes the planned events: ([S] float32 at SAMPLE_RATE_HZ, the truth). `waves` are the clips at that rate.
+
+    Raises:
+        ValueError: if a clip is silent.
+    """
+    parts, events = [], []
+    cursor = round(plan.gaps[0] * SAMPLE_RATE_HZ)
+    for clip, level_db, gap, wave in zip(plan.clips, plan.levels_db, plan.gaps[1:], waves, strict=True):
+        part = faded(_whole_milliseconds(trimmed(wave, rng.uniform(0.5, LONGEST_EVENT_SECONDS))), 0.02)
+        if not len(part):
+            raise ValueError(f"{clip.id} is silent")
+        part = at_level(part, level_db)
+        # A hit of a few milliseconds has a peak far above its RMS; clipped it would be neither that sound nor so loud.
+        peak = float(np.abs(part).max())
+        part, level_db = (
+            (part * 0.98 / peak, level_db + 20 * np.log10(0.98 / peak)) if peak > 0.98 else (part, level_db)
+        )
+        events.append(
+            Event(
+                scene_label(clip),
+                clip.id,
+                clip.group,
+                round(cursor / SAMPLE_RATE_HZ, 3),
+                round(len(part) / SAMPLE_RATE_HZ, 3),
+                round(float(level_db), 1),
+                round(20 * float(np.log10(min(peak, 0.98))), 1),
+            )
+        )
+        parts.append((cursor, part))
+        cursor += len(part) + round(gap * SAMPLE_RATE_HZ)
+    total = np.zeros(cursor, np.float32)
+    for start, part in parts:
+        total[start : start + len(part)] += part
+    noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(cursor).astype(np.float32)
+    return total + noise * 10 ** (-62 / 20), Scene(tuple(events))
+
+
+def _whole_milliseconds(wave: np.ndarray) -> np.ndarray:
+    """The truth is stored in milliseconds; so cut, it is exact to the sample."""
+    return wave[: len(wave) - len(wave) % (SAMPLE_RATE_HZ // 1000)]
+
+
+def scene_label(clip: Clip) -> str:
+    """How a scene names a clip: its label, or SPEECH_LABEL."""
+    return SPEECH_LABEL if clip.kind == "speech" else clip.label or ""
