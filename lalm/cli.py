@@ -1,0 +1,54 @@
+"""The `lalm` command. Every command has its file in `lalm.commands` and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from data_builders.cli import app as data_app
+from lalm import __version__
+from lalm.commands import cache, chat, check, doctor, evaluate, models, recipes, show, train
+from lalm.errors import LalmError
+
+USER_ERROR = 2
+"""Exit status when a file, a key or a value that the user gave is at fault."""
+
+app = typer.Typer(
+    name="lalm",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Give a language model ears: train, evaluate and chat with audio-language models from one recipe file.",
+)
+app.command()(train.train)
+app.command()(evaluate.evaluate)
+app.command()(chat.chat)
+app.command()(check.check)
+app.command()(show.show)
+app.command()(doctor.doctor)
+app.command()(cache.cache)
+app.add_typer(recipes.app, name="recipes")
+app.add_typer(models.app, name="models")
+app.add_typer(data_app, name="data")
+
+
+@app.callback(invoke_without_command=True)
+def _lalm(version: bool = typer.Option(False, "--version", help="Show the version and exit.")) -> None:
+    if version:
+        typer.echo(f"lalm {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line. An error of the user's files is one red message and exit status 2, without a traceback."""
+    try:
+        app()
+    except LalmError as error:
+        typer.secho(str(error), fg="red", err=True)
+        sys.exit(USER_ERROR)
+
+
+if __name__ == "__main__":
+    main()
