@@ -145,6 +145,11 @@ def build_stage_data(
         train_on_inputs=stage.train_on_inputs,
     )
     dropped.reasons |= unusable.reasons
+    is_contrastive = stage.objective == "contrastive"
+    if is_contrastive:
+        from lalm.data.contrastive import ContrastiveDataset, keep_single_clips
+
+        examples, layout = keep_single_clips(examples, dropped), "rows"
     if not examples and len(dropped):
         raise DataError(f"stage '{stage.name}': none of its records can be used:\n{dropped.summary()}")
     groups, prefixes = sharing(examples) if layout == "shared_prefix" else (None, None)
@@ -164,7 +169,7 @@ def build_stage_data(
         names=[example.record.id for example in examples],
     )
     tokenizer = processor.tokenizer
-    dataset = MicroBatchDataset(
+    dataset = (ContrastiveDataset if is_contrastive else MicroBatchDataset)(
         examples,
         plan,
         layout=layout,

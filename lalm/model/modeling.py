@@ -19,6 +19,7 @@ from lalm.encoders import build_encoder
 from lalm.model.attention_mask import mask_from_segments
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
+from lalm.model.contrastive import contrastive_loss, mean_embeddings
 from lalm.model.decoder import add_lora, lora_layers
 from lalm.model.loss import language_model_loss
 from lalm.projectors import build_projector
@@ -142,12 +143,25 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio_state_lengths: Tensor | None = None,
     ) -> Tensor:
         """Projected vectors `[A of all clips, D]`, clip after clip; from features, or from encoder states at hand."""
+        positions, num_positions = self.project_audio(
+            input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths
+        )
+        is_real = torch.arange(positions.shape[1], device=positions.device) < num_positions[:, None]
+        return positions[is_real]
+
+    def project_audio(
+        self,
+        input_features: Tensor | Sequence[Tensor] | None,
+        feature_lengths: Tensor | Sequence[Tensor] | None,
+        chunk_counts: Tensor | Sequence[Tensor] | None,
+        audio_states: Tensor | None,
+        audio_state_lengths: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """`positions [clips, A, D]` with zeros behind the real ones, `num_positions [clips]`."""
         if audio_states is None:
             audio_states, audio_state_lengths = self.encode_audio(input_features, feature_lengths, chunk_counts)
         projector_dtype = next(self.multi_modal_projector.parameters()).dtype
-        positions, num_positions = self.multi_modal_projector(audio_states.to(projector_dtype), audio_state_lengths)
-        is_real = torch.arange(positions.shape[1], device=positions.device) < num_positions[:, None]
-        return positions[is_real]
+        return self.multi_modal_projector(audio_states.to(projector_dtype), audio_state_lengths)
 
     def embed(self, input_ids: Tensor, **audio: Any) -> Tensor:
         """`[B, L]` ids with placeholders and the clips that fill them, in row order -> `[B, L, D]`.
@@ -168,6 +182,30 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             raise ValueError(f"the text holds {num_placeholders} audio positions, but the clips give {len(vectors)}")
         return embeds.masked_scatter(is_audio[..., None], vectors.to(embeds.dtype))
 
+    def contrastive(
+        self,
+        audio: Sequence[Any],
+        candidate_ids: Tensor,
+        candidate_lengths: Tensor,
+        candidate_groups: Tensor,
+        groups: Tensor,
+        targets: Tensor,
+        num_items: Tensor | float | None = None,
+    ) -> Tensor:
+        """`contrastive_loss` between each clip's mean audio vector and the mean embedding of each candidate text.
+
+        `audio` are the arguments of `get_audio_features`, one clip a record. Both sides are centred on the mean of the
+        embedding table, in which all embeddings share a large part.
+        """
+        positions, num_positions = self.project_audio(*audio)
+        pooled = positions.float().sum(dim=1) / num_positions.clamp(min=1)[:, None]
+        table = self.get_input_embeddings().weight.detach()
+        centre = table.float().mean(dim=0)
+        candidates = mean_embeddings(table, candidate_ids, candidate_lengths)
+        return contrastive_loss(
+            pooled - centre, candidates - centre, groups, candidate_groups, targets, num_items=num_items
+        )
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -186,6 +224,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | float | None = None,
+        candidate_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> LalmOutput:
         """Loss when `labels` are given, logits otherwise.
@@ -198,7 +237,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             audio_states, audio_state_lengths: `[clips, T, E]`, `[clips]`: the same clips as encoder states.
             group_ids, branch_ids: `[B, L]`, packed rows, see `lalm.model.attention_mask`.
             num_items_in_batch: supervised tokens of the whole optimizer step.
+            candidate_ids: the contrastive objective instead, see `contrastive`.
         """
+        if candidate_ids is not None:
+            states = input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths
+            return LalmOutput(loss=self.contrastive(states, candidate_ids, num_items=num_items_in_batch, **kwargs))
         if inputs_embeds is None:
             inputs_embeds = self.embed(
                 input_ids,

@@ -96,6 +96,9 @@ class StageSection(Section):
     """One stage of the curriculum: what trains, on what, for how long."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    objective: Literal["language_model", "contrastive"] = "language_model"
+    """The answer's likelihood; or the projector alone, so that a clip's audio vectors point to its answer's embedding
+    among the answers of its task (no decoder pass)."""
     learning_rates: LearningRates
     sources: tuple[str, ...] | None = None
     """Names from `data.sources`; all of them by default."""
@@ -129,6 +132,8 @@ class StageSection(Section):
             raise ValueError("give exactly one of 'steps' and 'epochs'")
         if not any(value is not None for value in self.learning_rates.model_dump().values()):
             raise ValueError("learning_rates: give at least one of projector, lora, encoder, language_model")
+        if self.objective == "contrastive" and (self.learning_rates.lora or self.learning_rates.language_model):
+            raise ValueError("learning_rates: the contrastive objective trains projector and encoder only")
         return self
 
 

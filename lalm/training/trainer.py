@@ -138,10 +138,10 @@ class LalmTrainer(Trainer):
         self._step_ids = [name for batch in batch_samples for name in batch.get("record_ids", ())]
         totals = torch.tensor(
             [
-                sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batch_samples),
+                sum(_num_items(batch) for batch in batch_samples),
                 len(self._step_ids),
                 sum(float(batch.get("audio_seconds", 0.0)) for batch in batch_samples),
-                sum(batch["input_ids"].numel() for batch in batch_samples),
+                sum(batch["input_ids"].numel() for batch in batch_samples if "input_ids" in batch),
             ],
             dtype=torch.float32,
             device=device,
@@ -309,6 +309,13 @@ def check_distribution(trainer: Trainer, *, wants_deepspeed: bool) -> None:
     announced = int(os.environ.get("WORLD_SIZE", "1"))
     if trainer.args.world_size != announced:
         raise TrainingError(f"{announced} processes were launched, but the trainer sees {trainer.args.world_size}.")
+
+
+def _num_items(batch: Mapping[str, Any]) -> int:
+    """What the loss of a micro-batch is summed over: supervised tokens, or the clips of the contrastive objective."""
+    if "targets" in batch:
+        return len(batch["targets"])
+    return int((batch["labels"][:, 1:] != IGNORED).sum())
 
 
 def _only_item(items: list) -> Any:

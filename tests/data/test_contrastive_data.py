@@ -1,0 +1,56 @@
+"""What a contrastive stage reads: the candidates of each task, and the one that is right."""
+
+from __future__ import annotations
+
+import torch
+
+from lalm.data import contrastive
+from lalm.data.clips import ClipStore
+from lalm.data.dataset import build_stage_data
+from lalm.model.build import build_model
+
+
+def stage_data(tiny_recipe, **changes):
+    stage = tiny_recipe.stages[0].model_copy(update={"objective": "contrastive", **changes})
+    recipe = tiny_recipe.model_copy(update={"stages": (stage,)})
+    model, processor = build_model(recipe)
+    data = build_stage_data(recipe, 0, processor, ClipStore(processor.sampling_rate))
+    return model, processor, data
+
+
+def check(processor, data):
+    for number in range(len(data.dataset)):
+        batch = data.dataset[number]
+        examples = [data.examples[index] for index in data.plan[number]]
+        assert len(batch["targets"]) == len(examples)
+        for example, target, group in zip(examples, batch["targets"], batch["groups"], strict=True):
+            length = batch["candidate_lengths"][target]
+            ids = batch["candidate_ids"][target, :length]
+            assert processor.tokenizer.decode(ids) == example.record.answer
+            assert batch["candidate_groups"][target] == group
+
+
+def test_closed_sets_offer_every_answer_of_the_task(tiny_recipe):
+    _, processor, data = stage_data(tiny_recipe)
+    check(processor, data)
+    answers = {example.record.answer for example in data.examples}
+    assert all(len(data.dataset[number]["candidate_ids"]) == len(answers) for number in range(len(data.dataset)))
+
+
+def test_open_sets_offer_the_answers_of_the_batch(tiny_recipe, monkeypatch):
+    monkeypatch.setattr(contrastive, "MAX_CLOSED_ANSWERS", 0)
+    _, processor, data = stage_data(tiny_recipe)
+    check(processor, data)
+    for number in range(len(data.dataset)):
+        answers = {data.examples[index].record.answer for index in data.plan[number]}
+        assert len(data.dataset[number]["candidate_ids"]) == len(answers)
+
+
+def test_the_loss_reaches_the_projector_alone(tiny_recipe):
+    model, _, data = stage_data(tiny_recipe)
+    loss = model(**data.dataset[0]).loss
+    assert torch.isfinite(loss)
+    loss.backward()
+    parts = model.parts()
+    assert all(value.grad is not None for _, value in parts["projector"])
+    assert all(value.grad is None for part in ("lora", "encoder", "language_model") for _, value in parts[part])
