@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -43,6 +44,8 @@ def _lalm(version: bool = typer.Option(False, "--version", help="Show the versio
 
 def main() -> None:
     """Runs the command line. An error of the user's files is one red message and exit status 2, without a traceback."""
+    # bitsandbytes 0.50 warns of an optional 4-bit kernel whenever peft imports it, whatever is done then.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         app()
     except LalmError as error:

@@ -1,18 +1,24 @@
-"""Micro-batches of the contrastive objective: clips, and the answers among which each clip must find its own.
+"""Micro-batches of the contrastive objective: spans of clips, and the texts among which each span must find its own.
 
-The candidates of a record are the answers of its task: all that the stage knows where they are few (a closed set), else
-those of the micro-batch.
+A record is one span, its whole clip, and its text is the answer. A record whose `meta` lists events (`label`, `onset`
+and `duration` in seconds, as composed scenes and strongly labelled sets have them) is one span an event: what is heard
+then must point to that event's label.
+
+The candidates of a span are the answers of its task (or all labels): all that the stage knows where they are few (a
+closed set), else those of the micro-batch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from lalm.data.dataset import MicroBatchDataset
 from lalm.data.examples import Dropped, Example
+from lalm.data.records import Record
 from lalm.errors import AudioError, DataError
 
 MAX_CLOSED_ANSWERS = 64
@@ -21,18 +27,49 @@ MAX_ANSWER_TOKENS = 32
 """Of a longer answer, the mean of the first so many embeddings stands for the whole."""
 
 
+EVENTS = "events"
+"""The group of candidates that are labels of events."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of a clip, from `start` to `end` as shares of its length, and the text that it must point to."""
+
+    group: str
+    text: str
+    start: float = 0.0
+    end: float = 1.0
+
+
 class ContrastiveDataset(MicroBatchDataset):
-    """Item i: the clips of the i-th micro-batch, `candidate_ids [C, K]`, `candidate_lengths [C]`, the task of each
-    candidate and each clip as `candidate_groups [C]`, `groups [N]`, and `targets [N]`, the candidate that is right."""
+    """Item i: the clips of the i-th micro-batch; `span_clips`, `span_starts`, `span_ends [N]`; `candidate_ids [C, K]`,
+    `candidate_lengths [C]`; the group of each candidate and each span as `candidate_groups [C]`, `groups [N]`; and
+    `targets [N]`, the candidate that is right."""
 
     def __init__(self, examples: Sequence[Example], plan: Any, **options: Any):
         super().__init__(examples, plan, **options)
-        self.tasks = sorted({example.record.task for example in examples})
-        answers = {
-            task: sorted({str(e.record.answer) for e in examples if e.record.task == task}) for task in self.tasks
-        }
-        self.closed = {task: found for task, found in answers.items() if len(found) <= MAX_CLOSED_ANSWERS}
+        texts: dict[str, set[str]] = {}
+        for example in examples:
+            for span in self.spans(example):
+                texts.setdefault(span.group, set()).add(span.text)
+        self.groups = sorted(texts)
+        self.closed = {group: sorted(found) for group, found in texts.items() if len(found) <= MAX_CLOSED_ANSWERS}
         self._tokens: dict[str, list[int]] = {}
+
+    def spans(self, example: Example) -> list[Span]:
+        """What one example asks of its clip."""
+        events, info = read_events(example.record), self.clips.info(example.clips[0])
+        # A projector whose number of positions does not grow with the clip keeps no time.
+        if not events or info is None or not self._keeps_time(info.num_samples):
+            return [Span(example.record.task, str(example.record.answer))]
+        seconds = info.num_samples / self.processor.sampling_rate
+        return [
+            Span(EVENTS, label, min(onset / seconds, 1.0), min((onset + duration) / seconds, 1.0))
+            for label, onset, duration in events
+        ]
+
+    def _keeps_time(self, num_samples: int) -> bool:
+        return self.processor.num_positions(num_samples) > self.processor.num_positions(num_samples // 4)
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         chosen = [self.examples[index] for index in self.plan[item]]
@@ -46,20 +83,22 @@ class ContrastiveDataset(MicroBatchDataset):
                     raise DataError(f"micro-batch {item}: no clip of it can be read any more. {error}") from None
 
     def _candidates(self, chosen: Sequence[Example]) -> dict[str, torch.Tensor]:
-        pairs: dict[tuple[int, str], int] = {}
-        for task in sorted({example.record.task for example in chosen}):
-            of_batch = sorted({str(example.record.answer) for example in chosen if example.record.task == task})
-            for answer in self.closed.get(task, of_batch):
-                pairs[(self.tasks.index(task), answer)] = len(pairs)
-        tokens = [torch.tensor(self._ids(answer)) for _, answer in pairs]
-        groups = [self.tasks.index(example.record.task) for example in chosen]
-        targets = [pairs[(group, str(e.record.answer))] for group, e in zip(groups, chosen, strict=True)]
+        spans = [(clip, span) for clip, example in enumerate(chosen) for span in self.spans(example)]
+        pairs: dict[tuple[str, str], int] = {}
+        for group in sorted({span.group for _, span in spans}):
+            of_batch = sorted({span.text for _, span in spans if span.group == group})
+            for text in self.closed.get(group, of_batch):
+                pairs[(group, text)] = len(pairs)
+        tokens = [torch.tensor(self._ids(text)) for _, text in pairs]
         return {
             "candidate_ids": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
             "candidate_lengths": torch.tensor([len(ids) for ids in tokens]),
-            "candidate_groups": torch.tensor([group for group, _ in pairs]),
-            "groups": torch.tensor(groups),
-            "targets": torch.tensor(targets),
+            "candidate_groups": torch.tensor([self.groups.index(group) for group, _ in pairs]),
+            "groups": torch.tensor([self.groups.index(span.group) for _, span in spans]),
+            "targets": torch.tensor([pairs[(span.group, span.text)] for _, span in spans]),
+            "span_clips": torch.tensor([clip for clip, _ in spans]),
+            "span_starts": torch.tensor([span.start for _, span in spans]),
+            "span_ends": torch.tensor([span.end for _, span in spans]),
         }
 
     def _ids(self, answer: str) -> list[int]:
@@ -69,10 +108,35 @@ class ContrastiveDataset(MicroBatchDataset):
         return self._tokens[answer]
 
 
+def read_events(record: Record) -> list[tuple[str, float, float]]:
+    """(label, onset, duration), times in seconds, of each event that a record's `meta` lists; none for most records.
+
+    Raises:
+        DataError: if an event lacks one of the three, or starts or lasts less than nothing.
+    """
+    events = []
+    for event in record.meta.get("events") or ():
+        try:
+            label, onset, duration = str(event["label"]), float(event["onset"]), float(event["duration"])
+        except (TypeError, KeyError, ValueError):
+            label, onset, duration = "", -1.0, 0.0
+        if not label or onset < 0 or duration <= 0:
+            raise DataError(
+                f"meta.events: {event!r} is no event. It needs label, onset >= 0 and duration > 0 (seconds)."
+            )
+        events.append((label, onset, duration))
+    return events
+
+
 def keep_single_clips(examples: Sequence[Example], dropped: Dropped) -> list[Example]:
-    """The examples with exactly one clip and an answer; the others are listed in `dropped`."""
+    """The examples with exactly one clip, an answer and sound events; the others are listed in `dropped`."""
     kept = []
     for example in examples:
+        try:
+            read_events(example.record)
+        except DataError as error:
+            dropped.reasons[example.record.id] = str(error)
+            continue
         if len(example.clips) == 1 and example.record.answer:
             kept.append(example)
         else:

@@ -1,4 +1,4 @@
-"""Contrastive alignment: a clip's pooled audio vectors must be nearest to the embedding of its own answer.
+"""Contrastive alignment: the pooled audio vectors of a clip, or of a span of it, must be nearest to their own text.
 
 No decoder pass is needed, so that a projector learns to speak the language model's words in a minute. Source: InfoNCE
 (arXiv 1807.03748), audio -> text, as in CLAP (arXiv 2206.04769); the text side is the decoder's frozen embedding table.
@@ -41,3 +41,17 @@ def mean_embeddings(table: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
     is_real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
     rows = table[ids].float() * is_real[..., None]
     return rows.sum(dim=1) / lengths.clamp(min=1)[:, None]
+
+
+def pool_spans(positions: Tensor, num_positions: Tensor, clips: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """Means of `positions [B, A, D]` over spans `[N]` of clips, `[N, D]`.
+
+    A span lies between two shares of its clip's `num_positions [B]`; every position that it touches counts, and at
+    least one.
+    """
+    counts = num_positions[clips]
+    first = torch.minimum((starts * counts).floor().long(), counts - 1)
+    last = torch.maximum((ends * counts).ceil().long(), first + 1)
+    index = torch.arange(positions.shape[1], device=positions.device)
+    inside = (index >= first[:, None]) & (index < last[:, None])
+    return (positions[clips].float() * inside[..., None]).sum(dim=1) / inside.sum(dim=1)[:, None]

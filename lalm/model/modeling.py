@@ -19,7 +19,7 @@ from lalm.encoders import build_encoder
 from lalm.model.attention_mask import mask_from_segments
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
-from lalm.model.contrastive import contrastive_loss, mean_embeddings
+from lalm.model.contrastive import contrastive_loss, mean_embeddings, pool_spans
 from lalm.model.decoder import add_lora, lora_layers
 from lalm.model.loss import language_model_loss
 from lalm.projectors import build_projector
@@ -190,15 +190,18 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         candidate_groups: Tensor,
         groups: Tensor,
         targets: Tensor,
+        span_clips: Tensor,
+        span_starts: Tensor,
+        span_ends: Tensor,
         num_items: Tensor | float | None = None,
     ) -> Tensor:
-        """`contrastive_loss` between each clip's mean audio vector and the mean embedding of each candidate text.
+        """`contrastive_loss` between the mean audio vector of each span and the mean embedding of each candidate text.
 
-        `audio` are the arguments of `get_audio_features`, one clip a record. Both sides are centred on the mean of the
-        embedding table, in which all embeddings share a large part.
+        `audio` are the arguments of `get_audio_features`; the spans are those of `pool_spans`. Both sides are centred
+        on the mean of the embedding table, in which all embeddings share a large part.
         """
         positions, num_positions = self.project_audio(*audio)
-        pooled = positions.float().sum(dim=1) / num_positions.clamp(min=1)[:, None]
+        pooled = pool_spans(positions, num_positions, span_clips, span_starts, span_ends)
         table = self.get_input_embeddings().weight.detach()
         centre = table.float().mean(dim=0)
         candidates = mean_embeddings(table, candidate_ids, candidate_lengths)

@@ -156,6 +156,8 @@ class EvaluationSection(Section):
     sources: tuple[str, ...] | None = None
     splits: tuple[str, ...] = ("test",)
     max_records_per_task: PositiveInt | None = None
+    max_deaf_records_per_task: PositiveInt | None = None
+    """The yardsticks `silent` and `swapped` ask at most so many records of each task again; all of them by default."""
     batch_size: PositiveInt = 16
     yardsticks: tuple[Literal["silent", "swapped", "majority", "chance", "probe"], ...] = (
         "silent",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from lalm.data import contrastive
 from lalm.data.clips import ClipStore
+from lalm.data.contrastive import EVENTS, keep_single_clips, read_events
 from lalm.data.dataset import build_stage_data
+from lalm.data.examples import Dropped
+from lalm.data.records import Record
+from lalm.errors import DataError
 from lalm.model.build import build_model
 
 
@@ -54,3 +61,48 @@ def test_the_loss_reaches_the_projector_alone(tiny_recipe):
     parts = model.parts()
     assert all(value.grad is not None for _, value in parts["projector"])
     assert all(value.grad is None for part in ("lora", "encoder", "language_model") for _, value in parts[part])
+
+
+def with_events(example, events):
+    record = example.record.model_copy(update={"meta": {"events": events}})
+    return replace(example, record=record)
+
+
+def test_events_are_spans_of_their_clip(tiny_recipe):
+    model, processor, data = stage_data(tiny_recipe)
+    events = [{"label": "dog", "onset": 0.0, "duration": 0.1}, {"label": "bell", "onset": 0.15, "duration": 90.0}]
+    examples = [with_events(data.examples[0], events), *data.examples[1:]]
+    dataset = type(data.dataset)(
+        examples, data.plan, layout="rows", pad_token_id=0, processor=processor, clips=data.dataset.clips
+    )
+    first, second = dataset.spans(examples[0])
+    seconds = dataset.clips.info(examples[0].clips[0]).num_samples / processor.sampling_rate
+    assert (first.group, first.text, first.start, first.end) == (EVENTS, "dog", 0.0, pytest.approx(0.1 / seconds))
+    assert (second.text, second.start, second.end) == ("bell", pytest.approx(0.15 / seconds), 1.0)
+    for number in range(len(data.plan)):
+        batch, chosen = dataset[number], [examples[index] for index in data.plan[number]]
+        assert len(batch["targets"]) == len(chosen) + (examples[0] in chosen)
+        for clip, target in zip(batch["span_clips"].tolist(), batch["targets"].tolist(), strict=True):
+            text = processor.tokenizer.decode(batch["candidate_ids"][target, : batch["candidate_lengths"][target]])
+            assert text in {span.text for span in dataset.spans(chosen[clip])}
+    assert torch.isfinite(model(**dataset[0]).loss)
+
+
+def test_without_time_an_event_list_is_no_span(tiny_recipe, monkeypatch):
+    _, processor, data = stage_data(tiny_recipe)
+    example = with_events(data.examples[0], [{"label": "dog", "onset": 0.0, "duration": 0.1}])
+    monkeypatch.setattr(type(processor), "num_positions", lambda self, num_samples: 32)
+    assert [span.text for span in data.dataset.spans(example)] == [example.record.answer]
+
+
+@pytest.mark.parametrize("event", ["dog", {"label": "dog"}, {"label": "dog", "onset": -1, "duration": 1}, {}])
+def test_a_broken_event_is_named_and_its_record_left_out(event, tiny_recipe):
+    turns = [{"role": "user", "content": "What?"}]
+    with pytest.raises(DataError, match=r"meta.events: .* is no event. It needs label, onset >= 0 and duration > 0"):
+        read_events(Record(id="x", turns=turns, meta={"events": [event]}))
+    _, _, data = stage_data(tiny_recipe)
+    dropped = Dropped()
+    assert len(keep_single_clips([with_events(data.examples[0], [event]), *data.examples[1:]], dropped)) == (
+        len(data.examples) - 1
+    )
+    assert "is no event" in dropped.reasons[data.examples[0].record.id]

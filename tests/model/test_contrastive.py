@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lalm.model.contrastive import TEMPERATURE, contrastive_loss, mean_embeddings
+from lalm.model.contrastive import TEMPERATURE, contrastive_loss, mean_embeddings, pool_spans
 
 
 @pytest.fixture
@@ -53,3 +53,17 @@ def test_mean_embeddings_pass_over_padding():
     table = torch.randn(10, 4)
     means = mean_embeddings(table, torch.tensor([[1, 2, 3], [5, 0, 0]]), torch.tensor([3, 1]))
     torch.testing.assert_close(means, torch.stack([table[[1, 2, 3]].mean(dim=0), table[5]]))
+
+
+def test_spans_are_means_of_the_positions_that_they_touch():
+    torch.manual_seed(0)
+    positions = torch.randn(2, 10, 4)  # The first clip has 4 positions, the rest is noise.
+    pooled = pool_spans(
+        positions,
+        torch.tensor([4, 10]),
+        clips=torch.tensor([0, 0, 0, 1, 1]),
+        starts=torch.tensor([0.0, 0.3, 1.0, 0.5, 0.0]),
+        ends=torch.tensor([1.0, 0.6, 1.0, 0.5, 0.05]),
+    )
+    expected = [positions[0, :4], positions[0, 1:3], positions[0, 3:4], positions[1, 5:6], positions[1, :1]]
+    torch.testing.assert_close(pooled, torch.stack([rows.mean(dim=0) for rows in expected]))
