@@ -86,19 +86,9 @@ class BeatsNetwork(nn.Module):
             patches = self.post_extract_proj(patches)
         return self.encoder(patches, is_padding)
 
-    def classify(self, states: Tensor, is_padding: Tensor | None = None) -> Tensor:
-        """Probabilities `[N, classes]` of a fine-tuned checkpoint from the last layer's states.
-
-        Raises:
-            ModelError: if the checkpoint has no label head.
-        """
-        if self.predictor is None:
-            raise ModelError("this BEATs checkpoint was not fine-tuned: it has no label head")
-        logits = self.predictor(states)
-        if is_padding is None:
-            return logits.mean(dim=1).sigmoid()
-        kept = (~is_padding)[..., None]
-        return ((logits * kept).sum(dim=1) / kept.sum(dim=1)).sigmoid()
+    def classify(self, states: Tensor) -> Tensor:
+        """Probabilities `[N, classes]` of a fine-tuned checkpoint from the last layer's real states `[N, P, E]`."""
+        return self.predictor(states).mean(dim=1).sigmoid()
 
 
 class _Encoder(nn.Module):
