@@ -225,6 +225,11 @@ class ClapFrontEnd(_FrontEnd):
         filled = np.pad(filled, (0, size - len(filled)))
         return AudioChunk(self._log_mel(filled), self.length_rule().count(len(waveform)))
 
+    @property
+    def chunk_frames(self) -> int:
+        """Frames of every piece: those of a whole chunk, and the one centred on its end."""
+        return self.chunk_samples // CLAP_HOP_SAMPLES + 1
+
     def _log_mel(self, waveform: np.ndarray) -> np.ndarray:
         padded = np.pad(waveform.astype(np.float64), CLAP_WINDOW_SAMPLES // 2, mode="reflect")
         frames = _frames(padded, CLAP_WINDOW_SAMPLES, CLAP_HOP_SAMPLES)

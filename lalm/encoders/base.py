@@ -61,7 +61,7 @@ class AudioEncoder(nn.Module):
         for length, indices in groups_of_equal_length(shown).items():
             if length > features.shape[2]:
                 raise ValueError(f"features hold {features.shape[2]} frames, the clip and its padding need {length}")
-            encoded = self.encode(features[indices, :, :length].to(dtype), [steps[index] for index in indices])
+            encoded = self.encode(features[indices, :, :length].to(dtype), [real[index] for index in indices])
             for index, clip in zip(indices, encoded, strict=True):
                 states[index, : steps[index]] = clip[: steps[index]]
         return EncoderOutput(states, torch.tensor(steps, device=features.device))
@@ -70,8 +70,11 @@ class AudioEncoder(nn.Module):
         """Frames that the network is shown of a piece with `real_frames`: these alone, or padding too."""
         return real_frames
 
-    def encode(self, features: Tensor, num_steps: list[int]) -> Tensor:
-        """`features [n, M, F]` of pieces that are shown equally much -> `[n, T, E]`, `T` at least every `num_steps`."""
+    def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
+        """`features [n, M, F]` of pieces that are shown equally much, real frames of each -> `[n, T, E]`.
+
+        `T` is at least the steps of the longest; what lies behind a piece's own steps is cut off by `forward`.
+        """
         raise NotImplementedError
 
     def config_dict(self) -> dict[str, Any]:

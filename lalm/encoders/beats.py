@@ -70,8 +70,8 @@ class BeatsEncoder(AudioEncoder):
         shown = self._chunk_frames() if self.fills_chunk else real_frames
         return shown - shown % PATCH_FRAMES
 
-    def encode(self, features: Tensor, num_steps: list[int]) -> Tensor:
-        return self.mix(self._layers(features, num_steps))
+    def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
+        return self.mix(self._layers(features, [self.frame_rule.count(frames) for frames in num_frames]))
 
     @torch.no_grad()
     def classify(self, features: Tensor, num_frames: Tensor) -> Tensor:

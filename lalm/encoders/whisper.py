@@ -62,7 +62,7 @@ class WhisperEncoder(AudioEncoder):
     def shown_frames(self, real_frames: int) -> int:
         return self.front_end.run_frames(real_frames)
 
-    def encode(self, features: Tensor, num_steps: list[int]) -> Tensor:
+    def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
         model = self.model
         hidden = nn.functional.gelu(model.conv1(features))
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
