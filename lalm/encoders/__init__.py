@@ -69,5 +69,10 @@ def encoder_fingerprint(section: EncoderSection) -> str:
     return _module(section).fingerprint(section)
 
 
+def encoder_name(section: EncoderSection) -> str:
+    """The name that a recipe calls the encoder."""
+    return section.name  # type: ignore[attr-defined]
+
+
 def _module(section: EncoderSection) -> EncoderModule:
-    return import_module(ENCODERS[section.name])  # type: ignore[attr-defined, return-value]
+    return import_module(ENCODERS[encoder_name(section)])  # type: ignore[return-value]

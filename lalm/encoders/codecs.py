@@ -90,7 +90,7 @@ class MimiEncoder(CodecEncoder):
         super().__init__(section, model, facts, (hop, config.frame_size // hop), config.hidden_size)
 
     def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
-        return self.model(features, use_cache=False).latents.transpose(1, 2)
+        return self.model(features, use_streaming=False).latents.transpose(1, 2)
 
 
 def build(section: CodecSection, config: dict[str, Any] | None) -> AudioEncoder:
