@@ -224,7 +224,8 @@ def codec_latents(model: transformers.PreTrainedModel, wave: np.ndarray) -> torc
         extractor = transformers.DacFeatureExtractor(
             sampling_rate=model.config.sampling_rate, hop_length=model.config.hop_length
         )
-        values = extractor(wave, sampling_rate=model.config.sampling_rate, return_tensors="pt").input_values
+        padded = extractor(wave, sampling_rate=model.config.sampling_rate, return_tensors="pt").input_values
+        values = torch.as_tensor(np.asarray(padded))
     return model.encoder(values)[0].T
 
 
