@@ -235,7 +235,12 @@ class ClapFrontEnd(_FrontEnd):
         frames = _frames(padded, CLAP_WINDOW_SAMPLES, CLAP_HOP_SAMPLES)
         spectrum = np.fft.rfft(frames * _hann(CLAP_WINDOW_SAMPLES))
         filters = _mel_filters(
-            self.num_mel_bins, CLAP_WINDOW_SAMPLES // 2 + 1, self.sample_rate_hz, self.low_hz, self.high_hz, self.mel_scale
+            self.num_mel_bins,
+            CLAP_WINDOW_SAMPLES // 2 + 1,
+            self.sample_rate_hz,
+            self.low_hz,
+            self.high_hz,
+            self.mel_scale,
         )
         mel = filters @ (spectrum.real**2 + spectrum.imag**2).T
         return (10 * np.log10(np.maximum(mel, CLAP_FLOOR))).astype(np.float32)

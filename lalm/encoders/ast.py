@@ -64,7 +64,9 @@ class AstEncoder(PretrainedEncoder):
         positions = embeddings.position_embeddings
         grid = positions[:, SUMMARY_TOKENS:].unflatten(1, (self.rows, -1))[:, :, : patches.shape[3]]
         patches = patches.permute(0, 2, 3, 1) + grid
-        summary = torch.cat([embeddings.cls_token, embeddings.distillation_token], dim=1) + positions[:, :SUMMARY_TOKENS]
+        summary = (
+            torch.cat([embeddings.cls_token, embeddings.distillation_token], dim=1) + positions[:, :SUMMARY_TOKENS]
+        )
         hidden = torch.cat([summary.expand(len(features), -1, -1), patches.flatten(1, 2)], dim=1)
         hidden = embeddings.dropout(hidden)
         outputs = []

@@ -1,8 +1,8 @@
 """BEATs as an encoder: Kaldi filterbank in, about 50 states a second out, time first and then frequency.
 
 A clip has the states that it has alone: pieces of different length are never padded to one another. `padding: full` is
-the switch to the published code's batches, of which the longest clip fills the chunk: a piece is filled with silence and
-masked by that code's rule, so frames behind the clip's end count as real, hear the filler, and are heard by the rest.
+the switch to the published code's batches, of which the longest clip fills the chunk: a piece is filled with silence
+and masked by that code's rule, so frames behind the clip's end count as real, and hear and are heard by the rest.
 Source: arXiv 2212.09058; constants from the published front end.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor
 from lalm.audio.features import BatchedKaldiFrontEnd, KaldiFrontEnd
 from lalm.audio.lengths import AtMost, Chain, Hops, LengthRule, Scale
 from lalm.encoders.base import AudioEncoder, layer_mix
-from lalm.encoders.beats_network import BASE, PATCH_FRAMES, BeatsNetwork, BeatsSizes
+from lalm.encoders.beats_network import BASE, NO_LABEL_HEAD, PATCH_FRAMES, BeatsNetwork, BeatsSizes
 from lalm.errors import ModelError
 from lalm.recipe.encoders import BeatsSection
 from lalm.resources import file_fingerprint, find_base
@@ -33,10 +33,6 @@ FILTERBANK_MEAN, FILTERBANK_STD = 15.41663, 6.55582
 """Of AudioSet, as published; the features are divided by twice the deviation."""
 OWN_RULE = Scale(times=NUM_MEL_BINS // PATCH_FRAMES, per=PATCH_FRAMES)
 """Patches of a clip alone: eight for every whole 16 frames."""
-NO_LABEL_HEAD = (
-    "encoders: beats: this checkpoint was not fine-tuned, it has no label head. Take a fine-tuned one "
-    "(BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt and its like) to name classes."
-)
 SHARED_BIAS = "self_attn.relative_attention_bias.weight"
 """Official checkpoints list the one table of position biases under every layer."""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -88,7 +84,9 @@ class BeatsEncoder(AudioEncoder):
         found = features.new_zeros(len(steps), self.sizes.predictor_class)
         for index, (frames, count) in enumerate(zip(num_frames.tolist(), steps, strict=True)):
             if count:
-                piece = features[index : index + 1, :, : self.shown_frames(frames)].to(self.model.layer_norm.weight.dtype)
+                piece = features[index : index + 1, :, : self.shown_frames(frames)].to(
+                    self.model.layer_norm.weight.dtype
+                )
                 found[index] = self.model.classify(self._layers(piece, [count])[-1][:, :count])[0].to(found.dtype)
         return found
 

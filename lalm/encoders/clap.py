@@ -43,7 +43,7 @@ class ClapEncoder(PretrainedEncoder):
     def __init__(self, section: ClapSection, model: PreTrainedModel, facts: Facts):
         super().__init__(model, facts)
         config = model.config
-        tower = model.audio_encoder
+        tower = self.model.audio_encoder
         self.width = tower.num_features
         self.front_end = ClapFrontEnd(num_mel_bins=config.num_mel_bins, fill=section.fill, **facts)
         self.is_pooled = section.pooling == "mean"

@@ -34,9 +34,18 @@ LEVEL_FLOOR = 1e-8
 SMALL_ENCODEC: dict[str, Any] = {"num_filters": 4, "hidden_size": 16, "codebook_size": 16, "num_lstm_layers": 1}
 SMALL_DAC: dict[str, Any] = {"encoder_hidden_size": 4, "decoder_hidden_size": 32, "n_codebooks": 2, "codebook_size": 16}
 SMALL_MIMI: dict[str, Any] = {
-    **{"num_filters": 4, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2},
-    **{"intermediate_size": 32, "codebook_size": 16, "codebook_dim": 8, "num_quantizers": 2, "sliding_window": 10},
-    **{"vector_quantization_hidden_dimension": 8, "upsample_groups": 16},
+    "num_filters": 4,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+    "codebook_size": 16,
+    "codebook_dim": 8,
+    "num_quantizers": 2,
+    "sliding_window": 10,
+    "vector_quantization_hidden_dimension": 8,
+    "upsample_groups": 16,
 }
 """Sizes of `base: random` encoders, for tests."""
 

@@ -2,7 +2,7 @@
 
 25 states a second. Both models show their encoder 30 s with the padding masked in attention, so that a real step hears
 of the silence only what the convolutions reach over the clip's end. That is what is computed here, without the masked
-steps: the frames of the clip and `BORDER_FRAMES` of silence go through the convolutions, its own steps through the rest.
+steps: the clip's frames and `BORDER_FRAMES` of silence go through the convolutions, its own steps through the rest.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ Facts = dict[str, Any]
 class PretrainedEncoder(AudioEncoder):
     """An encoder around a model of transformers, with what its front end took from the base."""
 
-    model: PreTrainedModel
+    model: Any  # A PreTrainedModel; its parts are named by the families' own files.
 
     def __init__(self, model: PreTrainedModel, facts: Facts):
         super().__init__()
@@ -142,7 +142,7 @@ def _load_strictly(family: Family, base: str, folder: Path, config: PreTrainedCo
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # What is left over is judged here, and not told to the user as a warning.
     try:
-        model, report = family.model_class.from_pretrained(
+        loaded: Any = family.model_class.from_pretrained(
             folder,
             config=config,
             key_mapping=family.renames,
@@ -159,6 +159,7 @@ def _load_strictly(family: Family, base: str, folder: Path, config: PreTrainedCo
         ) from error
     finally:
         logging.set_verbosity(level)
+    model, report = loaded
     left_over = [name for name in report["unexpected_keys"] if not re.match(family.left_over, name)]
     wrong = sorted(str(name) for name in report["mismatched_keys"])
     missing = sorted(report["missing_keys"])

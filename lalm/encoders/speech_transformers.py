@@ -47,7 +47,8 @@ RANDOM_SIZES: dict[str, Any] = {
 """Sizes of a `base: random` encoder, for tests."""
 SETTLED = {"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "add_adapter": False}
 HEADS = (
-    r"(\w+\.)?(lm_head\.|project_(hid|q)\.|quantizer\.|classifier\.|projector\.|layer_weights|adapter\.|masked_spec_embed)"
+    r"(\w+\.)?(lm_head\.|project_(hid|q)\.|quantizer\.|classifier\.|projector\.|layer_weights|adapter\.|"
+    r"masked_spec_embed)"
 )
 """Of checkpoints with a head (CTC, pre-training, classification); the vector of masked steps; a length adapter."""
 MERT_ONLY = {"feature_extractor_cqt": "a constant-Q transform beside the waveform", "deepnorm": "deep norm"}

@@ -23,12 +23,13 @@ RANDOM_SIZES: dict[str, Any] = {
 }
 """Sizes of a `base: random` encoder, for tests."""
 SETTLED = {
-    **{"mask_time_prob": 0.0, "mask_feature_prob": 0.0, "layerdrop": 0.0, "add_adapter": False},
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
+    "layerdrop": 0.0,
+    "add_adapter": False,
     "use_intermediate_ffn_before_adapter": False,
 }
-HEADS = (
-    r"(\w+\.)?(lm_head\.|classifier\.|projector\.|layer_weights|adapter\.|intermediate_ffn\.|masked_spec_embed)"
-)
+HEADS = r"(\w+\.)?(lm_head\.|classifier\.|projector\.|layer_weights|adapter\.|intermediate_ffn\.|masked_spec_embed)"
 """Of checkpoints with a head; the vector of masked steps; a length adapter."""
 
 

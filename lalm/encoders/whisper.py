@@ -40,6 +40,7 @@ class WhisperEncoder(AudioEncoder):
     """Log-mel `[N, M, F]` -> states `[N, T, d_model]`, one step for two frames (50 a second)."""
 
     front_end: WhisperFrontEnd
+    model: Any  # transformers' WhisperEncoder, by whose parts the forward goes
     frame_rule = Conv(kernel=3, stride=2, padding=1)
 
     def __init__(self, section: WhisperSection, sizes: dict[str, Any]):

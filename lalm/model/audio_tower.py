@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class AudioTower(nn.Module):
         self, encoders: Sequence[AudioEncoder], names: Sequence[str] = (), join: JoinSection | None = None
     ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleList(encoders)
+        self.encoders: Any = nn.ModuleList(encoders)
         self.join = join or JoinSection()
         self.reference = self._find_reference(list(names))
 

@@ -15,8 +15,8 @@ class EncoderSection(Section):
     base: str
     """A folder, a file, a hub name, `package:NAME` (weights carried by a package), or `random` (tests)."""
     layers: Literal["last", "weighted"] | tuple[int, ...] = "last"
-    """The last layer, a learned weighted sum of all (SpeechVerse; trained with the projector, at its learning rate), or a
-    mean of some, counted from 0 = the output of the first block."""
+    """The last layer, a learned weighted sum of all (SpeechVerse; trained with the projector, at its learning rate), or
+    a mean of some, counted from 0 = the output of the first block."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """How a frozen encoder computes; `auto`: bfloat16 where the machine multiplies in it, else float32."""
     random_sizes: dict[str, int | float | str | bool | tuple[int, ...]] = Field(default_factory=dict)
@@ -51,7 +51,8 @@ class SpeechSection(EncoderSection):
     chunk_seconds: float = Field(default=30.0, gt=0)
     """Longer clips are cut into pieces of this length."""
     normalised: bool | Literal["auto"] = "auto"
-    """Zero mean and unit variance for each piece; `auto`: as the base's preprocessor_config.json says (`random`: yes)."""
+    """Zero mean and unit variance for each piece; `auto`: as the base's preprocessor_config.json says (yes for
+    `random`)."""
 
 
 class Wav2Vec2Section(SpeechSection):

@@ -205,7 +205,7 @@ class Recipe(Section):
             for source in sources or ():
                 if source not in self.data.sources:
                     problems.append(f"{place}: no source '{source}' in data.sources ({', '.join(self.data.sources)})")
-        encoder_names = [encoder.name for encoder in self.encoders]
+        encoder_names: list[str] = [encoder.name for encoder in self.encoders]
         if self.join.rate not in ("finest", "each") and encoder_names.count(self.join.rate) != 1:
             problems.append(
                 f"join.rate: '{self.join.rate}' names {encoder_names.count(self.join.rate)} of the encoders "

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from transformers import ASTFeatureExtractor, ClapFeatureExtractor, SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
+from transformers import (
+    ASTFeatureExtractor,
+    ClapFeatureExtractor,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2FeatureExtractor,
+)
 
 from lalm.audio.features import (
     AstFrontEnd,

@@ -68,8 +68,13 @@ SMALL = {
         {"chunk_seconds": 1.5},
         {
             "random_sizes": {
-                **{"audio_channels": 2, "normalize": True, "chunk_length_s": 1.5, "overlap": 0.01},
-                **{"norm_type": "time_group_norm", "use_causal_conv": False, "sampling_rate": 48000},
+                "audio_channels": 2,
+                "normalize": True,
+                "chunk_length_s": 1.5,
+                "overlap": 0.01,
+                "norm_type": "time_group_norm",
+                "use_causal_conv": False,
+                "sampling_rate": 48000,
             }
         },
     ],

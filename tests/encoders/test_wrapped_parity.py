@@ -23,15 +23,28 @@ from lalm.errors import ModelError
 from lalm.recipe.encoders import EncoderOptions
 
 TINY_LM = {
-    **{"model_type": "qwen2", "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2},
-    **{"num_key_value_heads": 2, "intermediate_size": 32, "vocab_size": 64},
+    "model_type": "qwen2",
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 64,
 }
 TINY_WHISPER = {
-    **{"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48},
-    **{"num_mel_bins": 128, "max_source_positions": 100},
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "num_mel_bins": 128,
+    "max_source_positions": 100,
 }
 TINY_CLAP_TEXT = {
-    **{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 32}
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "vocab_size": 32,
 }
 TINY_HTSAT = {"patch_embeds_hidden_size": 8, "depths": [1, 1, 2, 1], "num_attention_heads": [2] * 4, "hidden_size": 64}
 LENGTHS = (16000, 11234)
@@ -51,9 +64,7 @@ def random_model(build: Callable[[], transformers.PreTrainedModel]) -> transform
 
 
 def waves(rate_hz: int = 16000) -> list[np.ndarray]:
-    return [
-        np.random.default_rng(n).normal(0.01, 0.1, n * rate_hz // 16000).astype(np.float32) for n in LENGTHS
-    ]
+    return [np.random.default_rng(n).normal(0.01, 0.1, n * rate_hz // 16000).astype(np.float32) for n in LENGTHS]
 
 
 @torch.no_grad()
@@ -92,8 +103,10 @@ def test_speech_equals_transformers(tmp_path, name, is_base):
     save_speech(model, tmp_path)
     reference = model.base_model
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
-    outputs = [reference(extractor(w, sampling_rate=16000, return_tensors="pt").input_values, output_hidden_states=True)
-               for w in waves()]
+    outputs = [
+        reference(extractor(w, sampling_rate=16000, return_tensors="pt").input_values, output_hidden_states=True)
+        for w in waves()
+    ]
     for ours, theirs in zip(states_of(load_encoder(section(name, tmp_path)), waves()), outputs, strict=True):
         close(ours, theirs.last_hidden_state[0])
     first = load_encoder(section(name, tmp_path, layers=(0,)))
@@ -196,7 +209,9 @@ def test_ast_at_real_length_equals_a_transformers_model_of_that_length(tmp_path)
 @pytest.mark.parametrize("enable_fusion", [False, True])
 def test_clap_equals_transformers(tmp_path, enable_fusion):
     fusion = {"enable_fusion": True, "fusion_type": "aff_2d"} if enable_fusion else {}
-    config = transformers.ClapConfig(audio_config={**TINY_HTSAT, **fusion}, text_config=TINY_CLAP_TEXT, projection_dim=16)
+    config = transformers.ClapConfig(
+        audio_config={**TINY_HTSAT, **fusion}, text_config=TINY_CLAP_TEXT, projection_dim=16
+    )
     model = random_model(lambda: transformers.ClapModel(config))
     truncation = "fusion" if enable_fusion else "rand_trunc"
     extractor = transformers.ClapFeatureExtractor(frequency_min=50, truncation=truncation)
@@ -256,8 +271,14 @@ def test_codecs_equal_transformers(tmp_path, codec):
 @pytest.mark.parity
 def test_encodec_at_48_khz_normalises_both_channels(tmp_path):
     config = transformers.EncodecConfig(
-        **SMALL_ENCODEC, sampling_rate=48000, audio_channels=2, normalize=True, chunk_length_s=1.0, overlap=0.01,
-        norm_type="time_group_norm", use_causal_conv=False,
+        **SMALL_ENCODEC,
+        sampling_rate=48000,
+        audio_channels=2,
+        normalize=True,
+        chunk_length_s=1.0,
+        overlap=0.01,
+        norm_type="time_group_norm",
+        use_causal_conv=False,
     )
     model = random_model(lambda: transformers.EncodecModel(config))
     model.save_pretrained(tmp_path)
