@@ -78,7 +78,7 @@ SMALL = {
             }
         },
     ],
-    "dac": [{"chunk_seconds": 1.5}, {"chunk_seconds": 1.5, "random_sizes": {"downsampling_ratios": (2, 4, 5, 8)}}],
+    "dac": [{"chunk_seconds": 1.5}, {"chunk_seconds": 1.5, "random_sizes": {"downsampling_ratios": (2, 4, 8, 8)}}],
     "mimi": [{"chunk_seconds": 1.5}],
     "qwen2_audio": [TINY_POOLED, {**TINY_POOLED, "layers": "weighted"}],
     "audio_flamingo3": [TINY_POOLED, {**TINY_POOLED, "layers": (0, 1)}],

@@ -248,7 +248,7 @@ CODECS = {
     "encodec": lambda: transformers.EncodecModel(transformers.EncodecConfig(**SMALL_ENCODEC)),
     "dac": lambda: transformers.DacModel(transformers.DacConfig(**SMALL_DAC)),
     "dac_44khz": lambda: transformers.DacModel(
-        transformers.DacConfig(**SMALL_DAC, sampling_rate=44100, downsampling_ratios=[2, 4, 8, 8])
+        transformers.DacConfig(**{**SMALL_DAC, "sampling_rate": 44100, "downsampling_ratios": [2, 4, 8, 8]})
     ),
     "mimi": lambda: transformers.MimiModel(transformers.MimiConfig(**SMALL_MIMI)),
 }
