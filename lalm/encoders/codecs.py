@@ -33,7 +33,10 @@ LEVEL_FLOOR = 1e-8
 """Added to the level that EnCodec divides by."""
 SMALL_ENCODEC: dict[str, Any] = {"num_filters": 4, "hidden_size": 16, "codebook_size": 16, "num_lstm_layers": 1}
 SMALL_DAC: dict[str, Any] = {
-    **{"encoder_hidden_size": 4, "decoder_hidden_size": 32, "n_codebooks": 2, "codebook_size": 16},
+    "encoder_hidden_size": 4,
+    "decoder_hidden_size": 32,
+    "n_codebooks": 2,
+    "codebook_size": 16,
     "downsampling_ratios": (2, 4, 5, 8),
 }
 SMALL_MIMI: dict[str, Any] = {

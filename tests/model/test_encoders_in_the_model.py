@@ -50,9 +50,20 @@ def test_every_encoder_is_planned_without_weights():
     plan = plan_model(recipe_of(*ENCODERS, join={"rate": "whisper"}))
     rates = {encoder.name: round(encoder.steps_per_second, 2) for encoder in plan.encoders}
     assert rates == {
-        **{"whisper": 50, "beats": 49.87, "clap": 3.2, "ast": 9.33, "wav2vec2": 49.97, "hubert": 49.97},
-        **{"wavlm": 49.97, "mert": 74.97, "w2v_bert": 49.97, "encodec": 75, "dac": 50, "mimi": 12.5},
-        **{"qwen2_audio": 25, "audio_flamingo3": 25},
+        "whisper": 50,
+        "beats": 49.87,
+        "clap": 3.2,
+        "ast": 9.33,
+        "wav2vec2": 49.97,
+        "hubert": 49.97,
+        "wavlm": 49.97,
+        "mert": 74.97,
+        "w2v_bert": 49.97,
+        "encodec": 75,
+        "dac": 50,
+        "mimi": 12.5,
+        "qwen2_audio": 25,
+        "audio_flamingo3": 25,
     }
     assert plan.join == "at the steps of whisper"
     assert plan.states_per_second == 50
@@ -65,7 +76,7 @@ def test_every_encoder_is_planned_without_weights():
 
 
 def test_a_rate_that_names_no_encoder_is_refused_with_the_recipe():
-    with pytest.raises(RecipeError, match="join.rate: 'beats' names 0 of the encoders \\(whisper, clap\\)"):
+    with pytest.raises(RecipeError, match=r"join\.rate: .beats. names 0 of the encoders \(whisper, clap\)"):
         recipe_of("whisper", "clap", join={"rate": "beats"})
 
 
