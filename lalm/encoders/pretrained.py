@@ -139,8 +139,9 @@ def _read_config(family: Family, section: EncoderSection) -> tuple[PreTrainedCon
 
 
 def _load_strictly(family: Family, base: str, folder: Path, config: PreTrainedConfig) -> PreTrainedModel:
-    level = logging.get_verbosity()
+    level, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()  # What is left over is judged here, and not told to the user as a warning.
+    logging.disable_progress_bar()
     try:
         loaded: Any = family.model_class.from_pretrained(
             folder,
@@ -159,6 +160,8 @@ def _load_strictly(family: Family, base: str, folder: Path, config: PreTrainedCo
         ) from error
     finally:
         logging.set_verbosity(level)
+        if has_bar:
+            logging.enable_progress_bar()
     model, report = loaded
     left_over = [name for name in report["unexpected_keys"] if not re.match(family.left_over, name)]
     wrong = sorted(str(name) for name in report["mismatched_keys"])

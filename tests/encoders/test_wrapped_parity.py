@@ -321,6 +321,20 @@ def test_encoders_of_audio_models_equal_transformers(tmp_path, name, seconds):
     close(ours, theirs[: len(ours)])
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["wav2vec2", "hubert", "wavlm", "mert", "qwen2_audio", "audio_flamingo3", "mimi"])
+def test_the_length_rule_is_the_one_that_transformers_states(name):
+    encoder = build_encoder(section(name, "random"))
+    lengths = torch.tensor([*range(400, 4000), *range(4001, 480_000, 997)])
+    if name == "mimi":
+        theirs = encoder.model.get_encoded_length(lengths)
+    elif name in ("qwen2_audio", "audio_flamingo3"):
+        theirs = encoder.model._get_feat_extract_output_lengths((lengths + 159) // 160)[1]
+    else:
+        theirs = encoder.model._get_feat_extract_output_lengths(lengths)
+    assert [encoder.length_rule.count(length) for length in lengths.tolist()] == theirs.tolist()
+
+
 def test_a_folder_of_another_model_is_refused(tmp_path):
     save_speech(speech("wavlm", is_base=True), tmp_path)
     with pytest.raises(ModelError, match=r"holds a 'wavlm' model; this encoder takes 'hubert'"):

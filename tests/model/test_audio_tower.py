@@ -57,6 +57,16 @@ def test_joined_steps_follow_the_length_rule(join):
     assert all(not clip[steps:].any() for clip, steps in zip(states, num_steps, strict=True))
 
 
+@pytest.mark.parametrize("join", [{"rate": "ast"}, {"axis": "time"}], ids=lambda join: str(join))
+@torch.no_grad()
+def test_positions_agree_with_the_states_after_real_resampling(join):
+    tower = tower_of(AST, MIMI, **join)
+    clips = [np.random.default_rng(n).normal(0, 0.1, n).astype(np.float32) for n in (24001, 36037, 48002, 71999)]
+    inputs = features_of([encoder.front_end for encoder in tower.encoders], clips, tower.sample_rate_hz)
+    assert tower.sample_rate_hz == 24000
+    assert tower(**inputs)[1].tolist() == [tower.length_rule.count(len(clip)) for clip in clips]
+
+
 @torch.no_grad()
 def test_the_finest_sets_the_rate_and_others_give_their_nearest_state():
     tower = tower_of(AST, WHISPER)
