@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from transformers import PreTrainedModel
 
 from lalm.audio.lengths import Chain
 from lalm.encoders import build_encoder, load_encoder
+from lalm.encoders.base import AudioEncoder
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
 from lalm.model.decoder import (
@@ -32,7 +35,7 @@ def build_model(
     """
     torch.manual_seed(recipe.seed)
     dtype = dtype or choose_dtype(recipe.language_model.dtype)
-    tower = AudioTower([load_encoder(section, choose_dtype(section.dtype)) for section in recipe.encoders])
+    tower = build_tower(recipe, [load_encoder(section, choose_dtype(section.dtype)) for section in recipe.encoders])
     processor = build_processor(recipe, tower)
     language_model = load_language_model(recipe.language_model, dtype)
     config = build_config(recipe, tower, language_model.config, processor.audio_token_id)
@@ -57,6 +60,7 @@ def build_config(recipe: Recipe, tower: AudioTower, text_config, audio_token_id:
             {"section": section.model_dump(mode="json"), "config": encoder.config_dict()}
             for section, encoder in sections
         ],
+        join=recipe.join.model_dump(mode="json"),
         projector=recipe.projector.model_dump(mode="json"),
         text_config=text_config,
         lora=recipe.language_model.lora and recipe.language_model.lora.model_dump(mode="json"),
@@ -65,6 +69,11 @@ def build_config(recipe: Recipe, tower: AudioTower, text_config, audio_token_id:
         # A config resets this choice in its sub-configs, and a decoder without one ignores its attention mask.
         attn_implementation={"text_config": text_config._attn_implementation},
     )
+
+
+def build_tower(recipe: Recipe, encoders: Sequence[AudioEncoder]) -> AudioTower:
+    """The recipe's encoders, joined as it says."""
+    return AudioTower(encoders, [section.name for section in recipe.encoders], recipe.join)
 
 
 def build_processor(recipe: Recipe, tower: AudioTower) -> LalmProcessor:
@@ -81,7 +90,7 @@ def build_processor(recipe: Recipe, tower: AudioTower) -> LalmProcessor:
 def build_empty(recipe: Recipe) -> LalmForConditionalGeneration:
     """The recipe's model on the meta device: all shapes, no weights."""
     with torch.device("meta"):
-        tower = AudioTower([build_encoder(section) for section in recipe.encoders])
+        tower = build_tower(recipe, [build_encoder(section) for section in recipe.encoders])
         text_config = load_config(recipe.language_model)
         config = build_config(recipe, tower, text_config, audio_token_id=text_config.vocab_size)
         return LalmForConditionalGeneration(config, audio_tower=tower)

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from lalm.recipe.encoders import EncoderOptions, EncoderSection
+from lalm.recipe.encoders import EncoderOptions, EncoderSection, JoinSection
 from lalm.recipe.projectors import ProjectorOptions, ProjectorSection
 from lalm.recipe.schema import LoraSection
 
@@ -18,6 +18,7 @@ class LalmConfig(PreTrainedConfig):
 
     Args:
         encoders: one `{"section": recipe section, "config": the encoder's own sizes}` for each encoder.
+        join: the recipe's section on how several encoders are joined.
         projector: the recipe's projector section.
         text_config: the configuration of the causal language model.
         lora: the recipe's LoRA section, or None.
@@ -29,6 +30,7 @@ class LalmConfig(PreTrainedConfig):
     sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}  # noqa: RUF012
 
     encoders: list | None = None
+    join: dict | None = None
     projector: dict | None = None
     text_config: dict | PreTrainedConfig | None = None
     lora: dict | None = None
@@ -40,6 +42,10 @@ class LalmConfig(PreTrainedConfig):
         """Each encoder's recipe section and its own sizes."""
         adapter: TypeAdapter[EncoderSection] = TypeAdapter(EncoderOptions)
         return [(adapter.validate_python(item["section"]), item["config"]) for item in self.encoders or ()]
+
+    def join_section(self) -> JoinSection:
+        """The recipe's section on how several encoders are joined."""
+        return JoinSection.model_validate(self.join or {})
 
     def projector_section(self) -> ProjectorSection:
         """The recipe's projector section."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from lalm.encoders import build_encoder
+from lalm.encoders import build_encoder, encoder_name
 from lalm.model.attention_mask import mask_from_segments
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
@@ -66,8 +66,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ):
         """Random weights, but for the parts that are handed over ready (without adapter)."""
         super().__init__(config)
+        sections = config.encoder_sections()
         self.audio_tower = audio_tower or AudioTower(
-            [build_encoder(section, sizes) for section, sizes in config.encoder_sections()]
+            [build_encoder(section, sizes) for section, sizes in sections],
+            [encoder_name(section) for section, _ in sections],
+            config.join_section(),
         )
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         self.multi_modal_projector = build_projector(

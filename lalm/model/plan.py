@@ -10,6 +10,7 @@ import torch
 from lalm.audio.lengths import Chain
 from lalm.encoders.base import AudioEncoder
 from lalm.errors import ModelError
+from lalm.model.audio_tower import AudioTower
 from lalm.model.build import build_empty
 from lalm.model.decoder import choose_dtype
 from lalm.model.modeling import PARTS, LalmForConditionalGeneration
@@ -63,6 +64,10 @@ class ModelPlan:
     """All that is known of a recipe's model before any weight is read."""
 
     encoders: tuple[EncoderPlan, ...]
+    join: str
+    """How several encoders become one sequence; empty for one encoder."""
+    states_per_second: float
+    """Of all encoders together, over `data.max_audio_seconds`."""
     state_width: int
     positions: dict[int, int]
     """Seconds of audio -> positions `A` of the decoder."""
@@ -109,6 +114,8 @@ def plan_model(recipe: Recipe) -> ModelPlan:
             )
             for section, encoder in zip(recipe.encoders, encoders, strict=True)
         ),
+        join=_describe_join(recipe, tower),
+        states_per_second=tower.length_rule.count(longest * tower.sample_rate_hz) / longest,
         state_width=tower.width,
         positions=positions,
         decoder_width=text_config.hidden_size,
@@ -120,6 +127,16 @@ def plan_model(recipe: Recipe) -> ModelPlan:
         stages=tuple(_plan_stage(recipe, stage, parameters, text_config, dtype) for stage in recipe.stages),
         problems=tuple(_problems(recipe, positions[longest], max_positions, parameters)),
     )
+
+
+def _describe_join(recipe: Recipe, tower: AudioTower) -> str:
+    if len(recipe.encoders) == 1:
+        return ""
+    if recipe.join.axis == "time":
+        return "one after the other"
+    if tower.reference is None:
+        return "step beside step"
+    return f"at the steps of {recipe.encoders[tower.reference].name}"
 
 
 def build_without_weights(recipe: Recipe) -> LalmForConditionalGeneration:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from lalm.recipe.base import Section
-from lalm.recipe.encoders import EncoderOptions
+from lalm.recipe.encoders import EncoderOptions, JoinSection
 from lalm.recipe.projectors import ProjectorOptions
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -185,6 +185,7 @@ class Recipe(Section):
     description: str = ""
     seed: int = Field(default=0, ge=0)
     encoders: tuple[EncoderOptions, ...] = Field(min_length=1)
+    join: JoinSection = Field(default_factory=JoinSection)
     projector: ProjectorOptions
     language_model: LanguageModelSection
     data: DataSection
@@ -206,6 +207,12 @@ class Recipe(Section):
             for source in sources or ():
                 if source not in self.data.sources:
                     problems.append(f"{place}: no source '{source}' in data.sources ({', '.join(self.data.sources)})")
+        encoder_names: list[str] = [encoder.name for encoder in self.encoders]
+        if self.join.rate not in ("finest", "each") and encoder_names.count(self.join.rate) != 1:
+            problems.append(
+                f"join.rate: '{self.join.rate}' names {encoder_names.count(self.join.rate)} of the encoders "
+                f"({', '.join(encoder_names)}); accepted: finest, each, or the name of one encoder"
+            )
         for i, stage in enumerate(self.stages):
             if stage.learning_rates.lora is not None and self.language_model.lora is None:
                 problems.append(f"stages[{i}].learning_rates.lora: language_model.lora is null, nothing to train")
