@@ -73,6 +73,13 @@ def prompt_ids(processor: LalmProcessor, turns: Sequence[Turn], num_positions: l
     return list(processor.encode_turns(turns, num_positions, add_generation_prompt=True).input_ids)
 
 
+def questions_of(processor: LalmProcessor, turns: Sequence[Turn], num_positions: list[int]) -> list[list[int]]:
+    """Ids of the question of each clip, for a model that reads them; none for any other."""
+    if not processor.reads_question:
+        return []
+    return processor.encode_turns(turns, num_positions, add_generation_prompt=True).questions
+
+
 def encode_clips(
     model: LalmForConditionalGeneration, processor: LalmProcessor, waveforms: Sequence[np.ndarray]
 ) -> list[Tensor]:
@@ -86,13 +93,17 @@ def encode_clips(
 
 
 def embed_prompts(
-    model: LalmForConditionalGeneration, prompts: Sequence[list[int]], clips: Sequence[Tensor]
+    model: LalmForConditionalGeneration,
+    prompts: Sequence[list[int]],
+    clips: Sequence[Tensor],
+    questions: dict[str, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Left-padded prompts, ready for the decoder.
 
     Args:
         prompts: ids of each row.
         clips: encoder states `[T, E]` of all rows' clips, row after row.
+        questions: `LalmProcessor.question_inputs` of the same clips.
 
     Returns:
         `inputs_embeds [B, L, D]` and `attention_mask [B, L]`. Embedded, because then beams repeat whole rows
@@ -110,6 +121,7 @@ def embed_prompts(
             [clip.to(model.device, torch.float32) for clip in clips], batch_first=True
         )
         audio["audio_state_lengths"] = torch.tensor([len(clip) for clip in clips], device=model.device)
+        audio |= {name: value.to(model.device) for name, value in (questions or {}).items()}
     return model.embed(input_ids, **audio), attention_mask
 
 

@@ -20,6 +20,7 @@ from lalm.inference.prompting import (
     encode_clips,
     positions_of_clips,
     prompt_ids,
+    questions_of,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def score_options(
     scores: list[OptionScore] = []
     with answering(model, lora_scale):
         states = encode_clips(model, processor, request.waveforms) if request.states is None else request.states
-        inputs_embeds, attention_mask = embed_prompts(model, [prompt], states)
+        questions = processor.question_inputs(questions_of(processor, request.turns, num_positions))
+        inputs_embeds, attention_mask = embed_prompts(model, [prompt], states, questions)
         read = model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=True, logits_to_keep=1)
         for start in range(0, len(answers), batch_size):
             batch = answers[start : start + batch_size]

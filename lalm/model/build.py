@@ -75,6 +75,7 @@ def build_processor(recipe: Recipe, tower: AudioTower) -> LalmProcessor:
         front_ends=[encoder.front_end for encoder in tower.encoders],
         position_rule=Chain(rules=(tower.length_rule, recipe.projector.length_rule())),
         system=recipe.language_model.system,
+        reads_question=recipe.projector.needs_question,
     )
 
 

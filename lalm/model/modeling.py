@@ -24,7 +24,10 @@ from lalm.model.decoder import add_lora, lora_layers
 from lalm.model.loss import language_model_loss
 from lalm.projectors import build_projector
 
-AUDIO_INPUTS = ("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths")
+AUDIO_INPUTS = (
+    *("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths"),
+    *("question_ids", "question_lengths"),
+)
 PARTS = ("encoder", "projector", "lora", "language_model")
 """What a stage of a recipe can train."""
 
@@ -71,7 +74,10 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         )
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
         self.multi_modal_projector = build_projector(
-            config.projector_section(), self.audio_tower.width, self.language_model.get_input_embeddings().embedding_dim
+            config.projector_section(),
+            self.audio_tower.width,
+            self.language_model.get_input_embeddings().embedding_dim,
+            stream_widths=[encoder.width for encoder in self.audio_tower.encoders],
         )
         self.generation_config = self.language_model.generation_config
         self.post_init()
@@ -141,10 +147,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None = None,
         audio_states: Tensor | None = None,
         audio_state_lengths: Tensor | None = None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
     ) -> Tensor:
         """Projected vectors `[A of all clips, D]`, clip after clip; from features, or from encoder states at hand."""
         positions, num_positions = self.project_audio(
-            input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths
+            *(input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths),
+            *(question_ids, question_lengths),
         )
         is_real = torch.arange(positions.shape[1], device=positions.device) < num_positions[:, None]
         return positions[is_real]
@@ -156,12 +165,18 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None,
         audio_states: Tensor | None,
         audio_state_lengths: Tensor | None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`positions [clips, A, D]` with zeros behind the real ones, `num_positions [clips]`."""
         if audio_states is None:
             audio_states, audio_state_lengths = self.encode_audio(input_features, feature_lengths, chunk_counts)
         projector_dtype = next(self.multi_modal_projector.parameters()).dtype
-        return self.multi_modal_projector(audio_states.to(projector_dtype), audio_state_lengths)
+        audio_states = audio_states.to(projector_dtype)
+        if self.multi_modal_projector.reads_question and question_ids is not None:
+            question = self.get_input_embeddings()(question_ids)
+            return self.multi_modal_projector(audio_states, audio_state_lengths, question, question_lengths)
+        return self.multi_modal_projector(audio_states, audio_state_lengths)
 
     def embed(self, input_ids: Tensor, **audio: Any) -> Tensor:
         """`[B, L]` ids with placeholders and the clips that fill them, in row order -> `[B, L, D]`.
@@ -217,6 +232,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None = None,
         audio_states: Tensor | None = None,
         audio_state_lengths: Tensor | None = None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
         group_ids: Tensor | None = None,
         branch_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
@@ -235,6 +252,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels: `[B, L]`, -100 where nothing is supervised; label i is predicted at i - 1.
             input_features, feature_lengths, chunk_counts: clips as features, see `AudioTower.forward`.
             audio_states, audio_state_lengths: `[clips, T, E]`, `[clips]`: the same clips as encoder states.
+            question_ids, question_lengths: `[clips, K]`, `[clips]`: the text of each clip's turn, for a projector that
+                reads it.
             group_ids, branch_ids: `[B, L]`, packed rows, see `lalm.model.attention_mask`.
             num_items_in_batch: supervised tokens of the whole optimizer step.
             candidate_ids: the contrastive objective instead, see `contrastive`.
@@ -250,6 +269,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 chunk_counts=chunk_counts,
                 audio_states=audio_states,
                 audio_state_lengths=audio_state_lengths,
+                question_ids=question_ids,
+                question_lengths=question_lengths,
             )
         if labels is None:
             outputs = self.language_model(

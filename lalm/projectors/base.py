@@ -47,7 +47,7 @@ class Projector(nn.Module):
 
 
 def masked_mean(windows: Tensor, is_real: Tensor) -> Tensor:
-    """Mean of the real steps of each window: `[B, W, size, E]`, `[B, W, size]` -> `[B, W, E]`; 0 where there is none."""
+    """Mean of the real steps of each window: `[B, W, size, E]`, `[B, W, size]` -> `[B, W, E]`; 0 for none."""
     return windows.sum(dim=2) / is_real.sum(dim=2).clamp(min=1)[..., None].to(windows.dtype)
 
 

@@ -8,7 +8,7 @@ from lalm.projectors.base import Projector, into_windows, masked_mean, step_mask
 
 
 class LinearProjector(Projector):
-    """Mean of `pool_steps` real steps -> scale -> norm -> linear. A partial last window is averaged over its real steps."""
+    """Mean of `pool_steps` real steps -> scale -> norm -> linear. A partial last window counts its real steps."""
 
     def __init__(self, *, encoder_width: int, decoder_width: int, pool_steps: int, input_norm: str, input_scale: float):
         super().__init__()

@@ -5,7 +5,7 @@ no real step is never computed, and the filler of a last, partial window is neve
 
 With `reads_question` the question stands beside the queries in every self-attention, so that the queries look for what
 is asked (InstructBLIP, arXiv 2305.06500; X-InstructBLIP, 2311.18799). Where those have a text embedding of BERT's, the
-question comes as the decoder's own embeddings through a linear layer, with sinusoidal positions.
+question comes as the decoder's own embeddings through a norm and a linear layer, with sinusoidal positions.
 """
 
 from __future__ import annotations
@@ -58,7 +58,12 @@ class QFormerProjector(Projector):
                 use_qformer_text_input=reads_question,
             )
         )
-        self.question_to_hidden = nn.Linear(decoder_width, hidden_size) if reads_question else None
+        # The norm, because embedding tables differ a hundredfold in scale from family to family.
+        self.question_to_hidden = (
+            nn.Sequential(nn.LayerNorm(decoder_width), nn.Linear(decoder_width, hidden_size))
+            if reads_question
+            else None
+        )
         self.to_decoder = nn.Linear(hidden_size, decoder_width)
 
     @property

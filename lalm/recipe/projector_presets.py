@@ -39,8 +39,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "qwen_audio": {"pool_steps": 2, "input_norm": "affine"},
     },
     "conv": {
-        # BLSP (C): three layers of kernel 5 and stride 2, bottleneck of 512. 6.25 positions for a second of Whisper.
-        "blsp": {"num_layers": 3, "kernel_size": 5, "stride": 2, "adapter_size": 512},
+        # BLSP (C): three layers of kernel 5 and stride 2, between them as wide as Whisper-small, bottleneck of 512.
+        "blsp": {"num_layers": 3, "kernel_size": 5, "stride": 2, "hidden_size": 768, "adapter_size": 512},
     },
     "mapper": {
         # Pengi (C): 40 positions, 4 layers of 8 heads, feed-forward twice as wide.

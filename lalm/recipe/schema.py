@@ -209,9 +209,27 @@ class Recipe(Section):
                 problems.append(f"stages[{i}].learning_rates.lora: language_model.lora is null, nothing to train")
             if stage.learning_rates.language_model is not None and self.language_model.quantisation != "none":
                 problems.append(f"stages[{i}].learning_rates.language_model: a quantised model cannot be trained whole")
+        problems += self._question_problems()
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _question_problems(self) -> list[str]:
+        """What cannot be exact when a clip's positions depend on its question."""
+        if not self.projector.needs_question:
+            return []
+        problems = []
+        if self.data.packing == "shared_prefix":
+            problems.append(
+                "data.packing: with projector.reads_question a clip has other positions for each question, so "
+                "questions cannot share them ('shared_prefix'). Accepted: rows, none"
+            )
+        problems += [
+            f"stages[{i}].objective: the contrastive objective has no question for projector.reads_question to read"
+            for i, stage in enumerate(self.stages)
+            if stage.objective == "contrastive"
+        ]
+        return problems
 
     def run_folder(self) -> Path:
         """Where this run is written."""
