@@ -64,13 +64,13 @@ def generate_answers(
                 for request in chosen
                 for question in questions_of(processor, request.turns, positions_of_clips(model, processor, request))
             ]
-            inputs_embeds, attention_mask = embed_prompts(
+            inputs = embed_prompts(
                 model,
                 [prompts[i] for i in batch],
                 _states(model, processor, chosen),
                 processor.question_inputs(questions),
             )
-            new_ids = generate_ids(model, inputs_embeds, attention_mask, arguments)
+            new_ids = generate_ids(model, inputs, arguments)
             for i, ids in zip(batch, new_ids, strict=True):
                 answers[i] = read_answer(processor, ids)
             if progress is not None:

@@ -60,7 +60,7 @@ def positions_of_clips(model: LalmForConditionalGeneration, processor: LalmProce
         unit = f"samples at {processor.sampling_rate} Hz"
     else:
         lengths = [len(states) for states in request.states]
-        rule = model.config.projector_section().length_rule()
+        rule = model.config.position_rule()
         counts, unit = [rule.count(length) for length in lengths], "encoder steps"
     for number, (length, count) in enumerate(zip(lengths, counts, strict=True), start=1):
         if count < 1:
@@ -97,7 +97,7 @@ def embed_prompts(
     prompts: Sequence[list[int]],
     clips: Sequence[Tensor],
     questions: dict[str, Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> dict[str, Tensor]:
     """Left-padded prompts, ready for the decoder.
 
     Args:
@@ -106,8 +106,8 @@ def embed_prompts(
         questions: `LalmProcessor.question_inputs` of the same clips.
 
     Returns:
-        `inputs_embeds [B, L, D]` and `attention_mask [B, L]`. Embedded, because then beams repeat whole rows
-        and a repetition penalty never looks up a placeholder id, which lies beyond the vocabulary.
+        `inputs_embeds [B, L, D]`, `attention_mask [B, L]`, and what cross-attention reads. Embedded, because then beams
+        repeat whole rows and a repetition penalty never looks up a placeholder id, which lies beyond the vocabulary.
     """
     length = max(len(ids) for ids in prompts)
     input_ids = torch.zeros(len(prompts), length, dtype=torch.long, device=model.device)
@@ -122,7 +122,7 @@ def embed_prompts(
         )
         audio["audio_state_lengths"] = torch.tensor([len(clip) for clip in clips], device=model.device)
         audio |= {name: value.to(model.device) for name, value in (questions or {}).items()}
-    return model.embed(input_ids, **audio), attention_mask
+    return {**model.embed_inputs(input_ids, **audio), "attention_mask": attention_mask}
 
 
 def check_room(model: LalmForConditionalGeneration, num_prompt: int, num_new: int) -> None:

@@ -73,11 +73,12 @@ def score_options(
     with answering(model, lora_scale):
         states = encode_clips(model, processor, request.waveforms) if request.states is None else request.states
         questions = processor.question_inputs(questions_of(processor, request.turns, num_positions))
-        inputs_embeds, attention_mask = embed_prompts(model, [prompt], states, questions)
-        read = model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=True, logits_to_keep=1)
+        inputs = embed_prompts(model, [prompt], states, questions)
+        read = model(**inputs, use_cache=True, logits_to_keep=1)
+        heard = {name: inputs[name] for name in ("audio_context", "audio_context_clips") if name in inputs}
         for start in range(0, len(answers), batch_size):
             batch = answers[start : start + batch_size]
-            scores += _score_batch(model, read.logits, copy.deepcopy(read.past_key_values), len(prompt), batch)
+            scores += _score_batch(model, read.logits, copy.deepcopy(read.past_key_values), len(prompt), batch, heard)
     return scores
 
 
@@ -97,8 +98,12 @@ def _score_batch(
     cache,
     num_prompt: int,
     answers: Sequence[tuple[list[int], list[bool]]],
+    heard: dict[str, Tensor],
 ) -> list[OptionScore]:
-    """Teacher forcing of some answers behind one prompt, whose last logits `[1, 1, V]` predict their first token."""
+    """Teacher forcing of some answers behind one prompt, whose last logits `[1, 1, V]` predict their first token.
+
+    `heard`: what cross-attention reads, one row.
+    """
     num_rows, length = len(answers), max(len(ids) for ids, _ in answers)
     ids = torch.zeros(num_rows, length, dtype=torch.long, device=model.device)
     is_scored = torch.zeros_like(ids, dtype=torch.bool)
@@ -117,6 +122,7 @@ def _score_batch(
             position_ids=position_ids.expand(num_rows, -1),
             past_key_values=cache,
             use_cache=True,
+            **{name: value.expand(num_rows, *value.shape[1:]) for name, value in heard.items()},
         ).logits
         logits = torch.cat([logits, rest], dim=1)
     log_likelihood = logits.float().log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0]

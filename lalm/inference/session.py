@@ -190,9 +190,7 @@ class ChatSession:
             if questions[: len(self._questions)] != self._questions:
                 self._cache.clear()  # the same ids, but other vectors at the positions of a clip
             self._questions = questions
-            inputs_embeds, attention_mask = embed_prompts(
-                model, [prompt], self._states, processor.question_inputs(questions)
-            )
+            inputs = embed_prompts(model, [prompt], self._states, processor.question_inputs(questions))
             extra: dict[str, Any] = {}
             if is_streamed:
                 extra["past_key_values"] = self._cache.start(prompt, options.lora_scale)
@@ -202,7 +200,7 @@ class ChatSession:
                     on_token=lambda: token_times.append(time.perf_counter()),
                 )
             arguments = decoding_arguments(options, processor.stop_token_ids)
-            [new_ids] = generate_ids(model, inputs_embeds, attention_mask, arguments, **extra)
+            [new_ids] = generate_ids(model, inputs, arguments, **extra)
         text = read_answer(processor, new_ids)
         if is_streamed:
             self._cache.keep(prompt, new_ids)

@@ -24,6 +24,11 @@ class AudioTower(nn.Module):
         return sum(encoder.width for encoder in self.encoders)
 
     @property
+    def num_layer_outputs(self) -> int:
+        """Layers of one encoder that its states hold side by side on the width, where the encoder gives several."""
+        return getattr(self.encoders[0], "num_layer_outputs", 1) if len(self.encoders) == 1 else 1
+
+    @property
     def sample_rate_hz(self) -> int:
         """The rate at which clips are handed over; encoders of a lower rate are resampled to."""
         return max(encoder.front_end.sample_rate_hz for encoder in self.encoders)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import PreTrainedModel
 
-from lalm.audio.lengths import Chain
+from lalm.audio.lengths import Chain, Constant, LengthRule
 from lalm.encoders import build_encoder, load_encoder
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
@@ -37,7 +37,10 @@ def build_model(
     language_model = load_language_model(recipe.language_model, dtype)
     config = build_config(recipe, tower, language_model.config, processor.audio_token_id)
     model = LalmForConditionalGeneration(config, audio_tower=tower, language_model=language_model)
-    model.multi_modal_projector.match_scale(embedding_scale(language_model))
+    if model.cross_attention is None:
+        model.multi_modal_projector.match_scale(embedding_scale(language_model))
+    else:
+        model.cross_attention.match_scale(embedding_scale(language_model))
     trainable = {id(parameter) for part in ("projector", "lora") for _, parameter in model.parts()[part]}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trainable)
@@ -73,10 +76,18 @@ def build_processor(recipe: Recipe, tower: AudioTower) -> LalmProcessor:
         load_tokenizer(recipe.language_model),
         template=recipe.language_model.template,
         front_ends=[encoder.front_end for encoder in tower.encoders],
-        position_rule=Chain(rules=(tower.length_rule, recipe.projector.length_rule())),
+        position_rule=position_rule(recipe, tower),
         system=recipe.language_model.system,
         reads_question=recipe.projector.needs_question,
     )
+
+
+def position_rule(recipe: Recipe, tower: AudioTower) -> LengthRule:
+    """Samples of a clip -> its positions in the text: the projector's, or one where cross-attention reads them."""
+    rules: tuple[LengthRule, ...] = (tower.length_rule, recipe.projector.length_rule())
+    if recipe.language_model.cross_attention is not None:
+        rules += (Constant(outputs=1),)
+    return Chain(rules=rules)
 
 
 def build_empty(recipe: Recipe) -> LalmForConditionalGeneration:

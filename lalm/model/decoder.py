@@ -227,6 +227,19 @@ def resolve_targets(model: nn.Module, targets: tuple[str, ...] | str) -> list[st
     return chosen
 
 
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The model's layers, first to last.
+
+    Raises:
+        ModelError: if no list of modules is as long as the configuration says.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise ModelError(f"{type(model).__name__} has no list of {count} layers that cross-attention could enter.")
+
+
 def _linear_names(model: nn.Module) -> set[str]:
     head = model.get_output_embeddings()
     return {

@@ -20,6 +20,7 @@ from lalm.model.attention_mask import mask_from_segments
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
 from lalm.model.contrastive import contrastive_loss, mean_embeddings
+from lalm.model.cross_attention import CONTEXT_INPUTS, CrossAttention, context_inputs, range_of_step
 from lalm.model.decoder import add_lora, lora_layers
 from lalm.model.loss import language_model_loss
 from lalm.projectors import build_projector
@@ -73,11 +74,18 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             [build_encoder(section, sizes) for section, sizes in config.encoder_sections()]
         )
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
+        cross_attention, width = config.cross_attention_section(), self.get_input_embeddings().embedding_dim
+        num_layers = self.audio_tower.num_layer_outputs
+        audio_width = cross_attention.audio_width or width if cross_attention else width
         self.multi_modal_projector = build_projector(
             config.projector_section(),
-            self.audio_tower.width,
-            self.language_model.get_input_embeddings().embedding_dim,
+            self.audio_tower.width // num_layers,
+            audio_width,
             stream_widths=[encoder.width for encoder in self.audio_tower.encoders],
+            num_layers_given=num_layers,
+        )
+        self.cross_attention = (
+            CrossAttention(cross_attention, self.language_model, audio_width) if cross_attention else None
         )
         self.generation_config = self.language_model.generation_config
         self.post_init()
@@ -173,6 +181,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             audio_states, audio_state_lengths = self.encode_audio(input_features, feature_lengths, chunk_counts)
         projector_dtype = next(self.multi_modal_projector.parameters()).dtype
         audio_states = audio_states.to(projector_dtype)
+        if (num_layers := self.multi_modal_projector.num_layer_inputs) > 1:  # they come side by side on width
+            audio_states = audio_states.unflatten(-1, (num_layers, -1)).transpose(1, 2)
         if self.multi_modal_projector.reads_question and question_ids is not None:
             question = self.get_input_embeddings()(question_ids)
             return self.multi_modal_projector(audio_states, audio_state_lengths, question, question_lengths)
@@ -196,6 +206,25 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if len(vectors) != num_placeholders:
             raise ValueError(f"the text holds {num_placeholders} audio positions, but the clips give {len(vectors)}")
         return embeds.masked_scatter(is_audio[..., None], vectors.to(embeds.dtype))
+
+    def embed_inputs(self, input_ids: Tensor, group_ids: Tensor | None = None, **audio: Any) -> dict[str, Tensor]:
+        """What stands for `[B, L]` ids and their clips in `forward`: `inputs_embeds`, and what cross-attention reads.
+
+        Raises:
+            ValueError: if the clips do not fill the placeholders.
+        """
+        if self.cross_attention is None:
+            return {"inputs_embeds": self.embed(input_ids, **audio)}
+        is_clip = input_ids == self.config.audio_token_id
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_clip, 0))
+        embeds = torch.where(is_clip[..., None], self.cross_attention.placeholder.to(embeds.dtype), embeds)
+        if not any(value is not None for value in audio.values()):
+            if is_clip.any():
+                raise ValueError(f"the text holds {int(is_clip.sum())} placeholders, but no audio was given")
+            return {"inputs_embeds": embeds}
+        positions, num_positions = self.project_audio(**{name: audio.get(name) for name in AUDIO_INPUTS})
+        context = context_inputs(input_ids, self.config.audio_token_id, positions, num_positions, group_ids)
+        return {"inputs_embeds": embeds, **context}
 
     def contrastive(
         self,
@@ -237,6 +266,9 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         group_ids: Tensor | None = None,
         branch_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        audio_context: Tensor | None = None,
+        audio_context_clips: Tensor | None = None,
+        audio_range: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -255,6 +287,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             question_ids, question_lengths: `[clips, K]`, `[clips]`: the text of each clip's turn, for a projector that
                 reads it.
             group_ids, branch_ids: `[B, L]`, packed rows, see `lalm.model.attention_mask`.
+            audio_context, audio_context_clips, audio_range: what cross-attention reads beside `inputs_embeds`, see
+                `lalm.model.cross_attention.context_inputs`.
             num_items_in_batch: supervised tokens of the whole optimizer step.
             candidate_ids: the contrastive objective instead, see `contrastive`.
         """
@@ -262,8 +296,9 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             states = input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths
             return LalmOutput(loss=self.contrastive(states, candidate_ids, num_items=num_items_in_batch, **kwargs))
         if inputs_embeds is None:
-            inputs_embeds = self.embed(
+            inputs = self.embed_inputs(
                 input_ids,
+                group_ids,
                 input_features=input_features,
                 feature_lengths=feature_lengths,
                 chunk_counts=chunk_counts,
@@ -272,6 +307,12 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 question_ids=question_ids,
                 question_lengths=question_lengths,
             )
+            inputs_embeds = inputs["inputs_embeds"]
+            if "audio_context" in inputs:
+                audio_context, audio_context_clips, audio_range = (inputs[name] for name in CONTEXT_INPUTS)
+        if self.cross_attention is not None:
+            length = inputs_embeds.shape[1]
+            self.cross_attention.set_context(audio_context, audio_context_clips, audio_range, length)
         if labels is None:
             outputs = self.language_model(
                 inputs_embeds=inputs_embeds,
@@ -327,7 +368,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio = {name: kwargs.pop(name) for name in AUDIO_INPUTS if name in kwargs}
         input_ids = kwargs.pop("input_ids", inputs)
         if audio and kwargs.get("inputs_embeds") is None:
-            kwargs["inputs_embeds"] = self.embed(input_ids, **audio)
+            kwargs |= self.embed_inputs(input_ids, **audio)
         if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
             kwargs.setdefault("suppress_tokens", [self.config.audio_token_id])  # a reply holds no audio positions
         return super().generate(inputs=None, input_ids=input_ids, **kwargs)
@@ -345,6 +386,9 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not is_first_iteration and kwargs.get("use_cache", True):
             for name in AUDIO_INPUTS:
                 inputs.pop(name, None)
+        if inputs.get("audio_range") is not None:
+            read = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+            inputs["audio_range"] = range_of_step(inputs["audio_range"], read.shape[1], is_first=is_first_iteration)
         return inputs
 
 
@@ -353,6 +397,6 @@ def _part_of(name: str) -> str:
         return "projector"  # the learned sum of layers sits behind the frozen encoder
     if name.startswith("audio_tower."):
         return "encoder"
-    if name.startswith("multi_modal_projector."):
+    if name.startswith(("multi_modal_projector.", "cross_attention.")):
         return "projector"
     return "lora" if ".lora_" in name else "language_model"

@@ -7,10 +7,9 @@ from typing import Any, cast
 
 import torch
 
-from lalm.audio.lengths import Chain
 from lalm.encoders.base import AudioEncoder
 from lalm.errors import ModelError
-from lalm.model.build import build_empty
+from lalm.model.build import build_empty, position_rule
 from lalm.model.decoder import choose_dtype
 from lalm.model.modeling import PARTS, LalmForConditionalGeneration
 from lalm.recipe.schema import Recipe, StageSection
@@ -92,7 +91,7 @@ def plan_model(recipe: Recipe) -> ModelPlan:
     model = build_without_weights(recipe)
     tower, text_config = model.audio_tower, cast(Any, model.config.text_config)
     encoders = cast(list[AudioEncoder], list(tower.encoders))
-    rule = Chain(rules=(tower.length_rule, recipe.projector.length_rule()))
+    rule = position_rule(recipe, tower)
     longest = max(1, round(recipe.data.max_audio_seconds))
     positions = {seconds: rule.count(seconds * tower.sample_rate_hz) for seconds in sorted({1, 10, longest})}
     parameters = {part: sum(value.numel() for _, value in model.parts()[part]) for part in PARTS}
