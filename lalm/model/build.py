@@ -10,6 +10,7 @@ from lalm.encoders import build_encoder, load_encoder
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
 from lalm.model.decoder import (
+    check_packing,
     choose_dtype,
     load_config,
     load_language_model,
@@ -18,6 +19,9 @@ from lalm.model.decoder import (
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.processing.processor import LalmProcessor
 from lalm.recipe.schema import Recipe
+
+SAMPLED_EMBEDDINGS = 4096
+"""Rows of a table that its scale is taken from where the whole table is not what the layers get."""
 
 
 def build_model(
@@ -35,6 +39,7 @@ def build_model(
     tower = AudioTower([load_encoder(section, choose_dtype(section.dtype)) for section in recipe.encoders])
     processor = build_processor(recipe, tower)
     language_model = load_language_model(recipe.language_model, dtype)
+    check_packing(language_model.config, recipe.data.packing)
     config = build_config(recipe, tower, language_model.config, processor.audio_token_id)
     model = LalmForConditionalGeneration(config, audio_tower=tower, language_model=language_model)
     if model.cross_attention is None:
@@ -48,8 +53,13 @@ def build_model(
 
 
 def embedding_scale(language_model: PreTrainedModel) -> float:
-    """Standard deviation of the text embeddings' numbers."""
-    return language_model.get_input_embeddings().weight.detach().float().std().item()
+    """Standard deviation of the text embeddings' numbers, as the decoder's layers get them."""
+    table = language_model.get_input_embeddings()
+    if type(table) is torch.nn.Embedding:
+        return table.weight.detach().float().std().item()
+    # Gemma 3's table multiplies what it gives.
+    ids = torch.linspace(0, table.num_embeddings - 1, SAMPLED_EMBEDDINGS, device=table.weight.device).long()
+    return table(ids).detach().float().std().item()
 
 
 def build_config(recipe: Recipe, tower: AudioTower, text_config, audio_token_id: int) -> LalmConfig:
@@ -95,6 +105,7 @@ def build_empty(recipe: Recipe) -> LalmForConditionalGeneration:
     with torch.device("meta"):
         tower = AudioTower([build_encoder(section) for section in recipe.encoders])
         text_config = load_config(recipe.language_model)
+        check_packing(text_config, recipe.data.packing)
         config = build_config(recipe, tower, text_config, audio_token_id=text_config.vocab_size)
         return LalmForConditionalGeneration(config, audio_tower=tower)
 

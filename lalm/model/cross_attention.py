@@ -34,12 +34,13 @@ class CrossAttention(nn.Module):
     def __init__(self, section: CrossAttentionSection, language_model: PreTrainedModel, audio_width: int):
         """Hooks the blocks before every `section.every`-th layer. Raises `ModelError` if it has no known layers."""
         super().__init__()
-        width = language_model.get_input_embeddings().embedding_dim
+        width = language_model.config.get_text_config().hidden_size
         layers = decoder_layers(language_model)
         if section.every > len(layers):
             raise ValueError(f"cross_attention.every is {section.every}, the language model has {len(layers)} layers")
         self.sees_last_only = section.sees == "last"
-        self.placeholder = nn.Parameter(torch.randn(width) * 0.02)
+        # OPT-350m's embeddings are narrower than its layers.
+        self.placeholder = nn.Parameter(torch.randn(language_model.get_input_embeddings().embedding_dim) * 0.02)
         entered = layers[section.every - 1 :: section.every]
         self.blocks = nn.ModuleList(GatedBlock(section, width, audio_width) for _ in entered)
         self._states: Tensor | None = None

@@ -11,12 +11,22 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 
 from lalm.errors import MissingPackageError, ModelError
 from lalm.recipe.schema import LanguageModelSection, LoraSection
 from lalm.resources import cache_folder, file_fingerprint, find_base
+
+ALIBI_TYPES = ("bloom", "mpt")
+"""Families whose attention is biased by distance in the row; Falcon's configuration says so itself."""
 
 RANDOM_SIZES = {
     "vocab_size": 512,
@@ -36,7 +46,11 @@ LORA_GROUPS = {
         *("query_key_value", "qkv_proj", "Wqkv", "c_attn", "c_proj"),
     ),
 }
-"""Names that the families of transformers give to the same matrices."""
+"""Names that the families of transformers give to the same matrices. Where one matrix makes query, key and value
+(GPT-2, GPT-NeoX, Falcon, Phi-3), `qv` adapts all three."""
+
+ATTENTION_MODULES = ("attn", "self_attn", "attention", "self_attention", "mixer")
+"""Names of the modules that hold them; GPT-2 calls a matrix of its feed-forward `c_proj` too."""
 
 
 def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -214,17 +228,28 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> None:
 def resolve_targets(model: nn.Module, targets: tuple[str, ...] | str) -> list[str]:
     """Names of the model's linear layers that a recipe's targets mean."""
     existing = _linear_names(model)
-    if targets == "attention_mlp":
-        return sorted(existing)
-    wanted = set(LORA_GROUPS[targets]) if isinstance(targets, str) else set(targets)
-    chosen = sorted(existing & wanted)
-    missing = set() if isinstance(targets, str) else wanted - existing
+    if isinstance(targets, str):
+        chosen, missing = _resolve_group(model, targets), set()
+    else:
+        chosen, missing = sorted(set(targets)), {name for name in targets if name not in existing}
     if missing or not chosen:
         raise ModelError(
             f"language_model.lora.targets: {sorted(missing) or targets} names no linear layer of "
             f"{type(model).__name__}. It has: {', '.join(sorted(existing))}."
         )
     return chosen
+
+
+def _resolve_group(model: PreTrainedModel, group: str) -> list[str]:
+    """The group's linear layers inside the decoder's layers, by last name; with the module before it where the last
+    name alone means others too."""
+    paths = [name.split(".") for name, _ in _linear_layers(decoder_layers(model))]
+    if group == "attention_mlp":
+        return sorted({path[-1] for path in paths})
+    wanted = LORA_GROUPS[group]
+    inside = [path for path in paths if path[-1] in wanted and path[-2] in ATTENTION_MODULES]
+    others = {path[-1] for path in paths if path not in inside}
+    return sorted({".".join(path[-2:]) if path[-1] in others else path[-1] for path in inside})
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -242,11 +267,25 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 def _linear_names(model: nn.Module) -> set[str]:
     head = model.get_output_embeddings()
-    return {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-    }
+    return {name.rpartition(".")[2] for name, module in _linear_layers(model) if module is not head}
+
+
+def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D)))
+
+
+def check_packing(config: PreTrainedConfig, packing: str) -> None:
+    """Refuses rows of several conversations for a model that would not keep them apart.
+
+    Raises:
+        ModelError: if the model takes distances from places in the row (ALiBi), whatever the positions say.
+    """
+    text_config = config.get_text_config()
+    if packing != "none" and (getattr(text_config, "alibi", False) or text_config.model_type in ALIBI_TYPES):
+        raise ModelError(
+            f"data.packing: {packing} is not exact for '{text_config.model_type}': its attention counts distances in "
+            "the row (ALiBi), so conversations in one row would move one another. Use packing: none."
+        )
 
 
 def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:

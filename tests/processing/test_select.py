@@ -30,7 +30,13 @@ def test_by_special_tokens(tokens, name):
 
 @pytest.mark.parametrize(
     ("own", "name"),
-    [("{{ '[INST] <<SYS>>' }}", "llama2"), ("{{ 'USER: x ASSISTANT:' }}", "vicuna"), ("{{ '[INST] ' }}", "mistral")],
+    [
+        ("{{ '[INST] <<SYS>>' }}", "llama2"),
+        ("{{ 'USER: x ASSISTANT:' }}", "vicuna"),
+        ("{{ '[INST] ' }}", "mistral"),
+        ("{{ '<|user|>\\n' + message['content'] + eos_token }}{{ '<|assistant|>\\n' }}", "zephyr"),
+        ("{{ '<|user|>\\n' + message['content'] + '\\n' }}{{ '<|assistant|>\\n' }}", "falcon"),
+    ],
 )
 def test_by_the_words_of_the_tokenizers_own_template(own, name):
     tokenizer = deepcopy(llama_sentencepiece())
