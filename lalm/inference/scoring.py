@@ -75,7 +75,7 @@ def score_options(
         questions = processor.question_inputs(questions_of(processor, request.turns, num_positions))
         inputs = embed_prompts(model, [prompt], states, questions)
         read = model(**inputs, use_cache=True, logits_to_keep=1)
-        heard = {name: inputs[name] for name in ("audio_context", "audio_context_clips") if name in inputs}
+        heard = {name: value for name, value in inputs.items() if name in ("audio_context", "audio_context_clips")}
         for start in range(0, len(answers), batch_size):
             batch = answers[start : start + batch_size]
             scores += _score_batch(model, read.logits, copy.deepcopy(read.past_key_values), len(prompt), batch, heard)

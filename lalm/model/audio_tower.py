@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,11 @@ class AudioTower(nn.Module):
     def width(self) -> int:
         """Width `E` of the joined states."""
         return sum(encoder.width for encoder in self.encoders)
+
+    @property
+    def stream_widths(self) -> list[int]:
+        """Width of each encoder's part of the joined states."""
+        return [cast(AudioEncoder, encoder).width for encoder in self.encoders]
 
     @property
     def num_layer_outputs(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from transformers import PreTrainedModel
 
@@ -54,7 +56,7 @@ def build_model(
 
 def embedding_scale(language_model: PreTrainedModel) -> float:
     """Standard deviation of the text embeddings' numbers, as the decoder's layers get them."""
-    table = language_model.get_input_embeddings()
+    table = cast(torch.nn.Embedding, language_model.get_input_embeddings())
     if type(table) is torch.nn.Embedding:
         return table.weight.detach().float().std().item()
     # Gemma 3's table multiplies what it gives.

@@ -12,7 +12,7 @@ published weights work as without them.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ class CrossAttention(nn.Module):
             raise ValueError(f"cross_attention.every is {section.every}, the language model has {len(layers)} layers")
         self.sees_last_only = section.sees == "last"
         # OPT-350m's embeddings are narrower than its layers.
-        self.placeholder = nn.Parameter(torch.randn(language_model.get_input_embeddings().embedding_dim) * 0.02)
+        table = cast(nn.Embedding, language_model.get_input_embeddings())
+        self.placeholder = nn.Parameter(torch.randn(table.embedding_dim) * 0.02)
         entered = layers[section.every - 1 :: section.every]
         self.blocks = nn.ModuleList(GatedBlock(section, width, audio_width) for _ in entered)
         self._states: Tensor | None = None

@@ -225,7 +225,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> None:
             parameter.data = parameter.data.float()
 
 
-def resolve_targets(model: nn.Module, targets: tuple[str, ...] | str) -> list[str]:
+def resolve_targets(model: PreTrainedModel, targets: tuple[str, ...] | str) -> list[str]:
     """Names of the model's linear layers that a recipe's targets mean."""
     existing = _linear_names(model)
     if isinstance(targets, str):
@@ -265,7 +265,7 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     raise ModelError(f"{type(model).__name__} has no list of {count} layers that cross-attention could enter.")
 
 
-def _linear_names(model: nn.Module) -> set[str]:
+def _linear_names(model: PreTrainedModel) -> set[str]:
     head = model.get_output_embeddings()
     return {name.rpartition(".")[2] for name, module in _linear_layers(model) if module is not head}
 

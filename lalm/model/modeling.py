@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -74,14 +74,15 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             [build_encoder(section, sizes) for section, sizes in config.encoder_sections()]
         )
         self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
-        cross_attention, width = config.cross_attention_section(), self.get_input_embeddings().embedding_dim
+        cross_attention = config.cross_attention_section()
+        width = cast(nn.Embedding, self.get_input_embeddings()).embedding_dim
         num_layers = self.audio_tower.num_layer_outputs
         audio_width = cross_attention.audio_width or width if cross_attention else width
         self.multi_modal_projector = build_projector(
             config.projector_section(),
             self.audio_tower.width // num_layers,
             audio_width,
-            stream_widths=[encoder.width for encoder in self.audio_tower.encoders],
+            stream_widths=self.audio_tower.stream_widths,
             num_layers_given=num_layers,
         )
         self.cross_attention = (
@@ -215,7 +216,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """
         if self.cross_attention is None:
             return {"inputs_embeds": self.embed(input_ids, **audio)}
-        is_clip = input_ids == self.config.audio_token_id
+        audio_token_id = cast(int, self.config.audio_token_id)
+        is_clip = input_ids.eq(audio_token_id)
         embeds = self.get_input_embeddings()(input_ids.masked_fill(is_clip, 0))
         embeds = torch.where(is_clip[..., None], self.cross_attention.placeholder.to(embeds.dtype), embeds)
         if not any(value is not None for value in audio.values()):
@@ -223,7 +225,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 raise ValueError(f"the text holds {int(is_clip.sum())} placeholders, but no audio was given")
             return {"inputs_embeds": embeds}
         positions, num_positions = self.project_audio(**{name: audio.get(name) for name in AUDIO_INPUTS})
-        context = context_inputs(input_ids, self.config.audio_token_id, positions, num_positions, group_ids)
+        context = context_inputs(input_ids, audio_token_id, positions, num_positions, group_ids)
         return {"inputs_embeds": embeds, **context}
 
     def contrastive(

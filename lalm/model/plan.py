@@ -12,7 +12,7 @@ from lalm.errors import ModelError
 from lalm.model.build import build_empty, position_rule
 from lalm.model.decoder import choose_dtype
 from lalm.model.modeling import PARTS, LalmForConditionalGeneration
-from lalm.recipe.schema import Recipe, StageSection
+from lalm.recipe.schema import CrossAttentionSection, Recipe, StageSection
 
 FLOAT32_BYTES = 4
 ADAM_BYTES = 8
@@ -141,7 +141,8 @@ def _plan_stage(
         weight_bytes=round(sum(count * _bytes_each(part, recipe, rates, dtype) for part, count in parameters.items())),
         gradient_bytes=num_trained * FLOAT32_BYTES,
         optimizer_bytes=num_trained * ADAM_BYTES,
-        activation_bytes=_activation_bytes(stage, text_config, dtype),
+        activation_bytes=_activation_bytes(stage, text_config, dtype)
+        + _block_bytes(stage, recipe.language_model.cross_attention, text_config),
     )
 
 
@@ -159,6 +160,17 @@ def _activation_bytes(stage: StageSection, text_config: Any, dtype: torch.dtype)
     kept = layers * hidden * dtype.itemsize + layer if stage.gradient_checkpointing else layers * layer
     logits = SUPERVISED_SHARE * text_config.vocab_size * LOGIT_BYTES
     return round(stage.micro_batch_tokens * (kept + logits))
+
+
+def _block_bytes(stage: StageSection, section: CrossAttentionSection | None, text_config: Any) -> int:
+    """What backward needs of one micro-batch in the cross-attention blocks: two feed-forward widths, four of the text,
+    two of the heads, in float32; one block with gradient checkpointing."""
+    if section is None:
+        return 0
+    widths = (4 + 2 * section.feed_forward_factor) * text_config.hidden_size
+    widths += 2 * section.num_heads * section.head_size
+    count = 1 if stage.gradient_checkpointing else text_config.num_hidden_layers // section.every
+    return stage.micro_batch_tokens * count * widths * FLOAT32_BYTES
 
 
 def _problems(recipe: Recipe, longest: int, max_positions: int | None, parameters: dict[str, int]) -> list[str]:

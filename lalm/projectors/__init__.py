@@ -16,6 +16,7 @@ PROJECTORS = {
     "perceiver": "lalm.projectors.perceiver:PerceiverProjector",
     "mapper": "lalm.projectors.mapper:MapperProjector",
     "conformer": "lalm.projectors.conformer:ConformerProjector",
+    "transformer": "lalm.projectors.transformer:TransformerProjector",
     "aggregator": "lalm.projectors.aggregator:AggregatorProjector",
     "branches": "lalm.projectors.branches:BranchesProjector",
 }

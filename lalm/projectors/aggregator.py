@@ -7,6 +7,8 @@ the released code, then the steps, then the learned soft prompt.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
@@ -69,13 +71,13 @@ class AggregatorProjector(Projector):
 
     @property
     def output_layer(self) -> nn.Linear | nn.LayerNorm:
-        return self.steps_to_decoder[-1]
+        return _last(self.steps_to_decoder)
 
     def match_scale(self, std: float) -> None:
         for branch in (self.queries_to_decoder, self.steps_to_decoder):
             # The GELU of a unit-variance layer's outputs leaves a mean square of about 0.09 instead of 1.
-            branch[-1].weight.data.mul_(std * (3 / 0.09) ** 0.5)
-            branch[-1].bias.data.zero_()
+            _last(branch).weight.data.mul_(std * (3 / 0.09) ** 0.5)
+            _last(branch).bias.data.zero_()
         if self.soft_prompt is not None:
             self.soft_prompt.data.mul_(std / QUERY_STD)
 
@@ -106,6 +108,10 @@ class AggregatorProjector(Projector):
             parts.append(self.soft_prompt.expand(len(states), -1, -1))
             lengths.append(torch.full_like(num_steps, len(self.soft_prompt)) * has_audio)
         return join_in_time(parts, lengths)
+
+
+def _last(layers: nn.Sequential) -> nn.Linear:
+    return cast(nn.Linear, layers[-1])
 
 
 def _to_decoder(width: int, decoder_width: int) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +34,10 @@ class BranchesProjector(Projector):
 
     @property
     def output_layer(self) -> nn.Linear | nn.LayerNorm:
-        return self.to_decoder or self.branches[-1].output_layer
+        return self.to_decoder or cast(Projector, self.branches[-1]).output_layer
 
     def match_scale(self, std: float) -> None:
-        for branch in self.branches:
+        for branch in cast(list[Projector], self.branches):
             branch.match_scale(std if self.to_decoder is None else 1.0)
         if self.to_decoder is not None:
             super().match_scale(std)

@@ -45,7 +45,7 @@ class ConformerProjector(Projector):
         self.positions = ParakeetEncoderRelPositionalEncoding(config)
         self.layers = nn.ModuleList(ParakeetEncoderBlock(config, number) for number in range(num_layers))
         for layer in self.layers:
-            layer.conv.norm = _ChannelNorm(hidden_size)
+            layer.conv.register_module("norm", _ChannelNorm(hidden_size))
         self.to_decoder = nn.Linear(hidden_size, decoder_width)
 
     @property

@@ -112,6 +112,7 @@ class QFormerProjector(Projector):
                 "the projector reads the question (projector.reads_question), but none was given: pass question_ids "
                 "and question_lengths, as the processor's chat template does"
             )
+        assert self.question_to_hidden is not None
         text = self.question_to_hidden(question.to(queries.dtype))
         text = text + _sinusoids(text.shape[1], text.shape[2]).to(text)
         clip = is_used.nonzero()[:, 0]

@@ -50,6 +50,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # SALM as NeMo ships it (C): two layers of width 1024, 8 heads, kernel 9, no subsampling.
         "salm": {"num_layers": 2, "hidden_size": 1024, "num_heads": 8, "kernel_size": 9, "feed_forward_factor": 4},
     },
+    "transformer": {
+        # Audio Flamingo 1 (C): three layers of 8 heads and 2048 over windows of width 1024.
+        "audio_flamingo": {"num_layers": 3, "num_heads": 8, "intermediate_size": 2048},
+    },
     "aggregator": {
         # GAMA (C): a 12-layer Q-Former of 32 queries beside two layers that read blocks 8 and 4 (from 0) of the AST,
         # whose eight patches over frequency are averaged in the last layer only. 96 positions for 10.24 s.

@@ -170,6 +170,23 @@ class ConformerSection(ProjectorSection):
         return Chain()
 
 
+class TransformerSection(ProjectorSection):
+    """Transformer layers over the steps and a linear layer, a position for each step: Audio Flamingo's audio
+    transformer (arXiv 2402.01831), whose steps are one embedding for each sliding window."""
+
+    name: Literal["transformer"] = "transformer"
+    preset: Literal["audio_flamingo"] | None = None
+    num_layers: int = Field(default=3, gt=0)
+    hidden_size: int | None = Field(default=None, gt=0)
+    """Width of the layers, behind a linear layer; without it the encoder's, with none."""
+    num_heads: int = Field(default=8, gt=0)
+    intermediate_size: int = Field(default=2048, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    def length_rule(self) -> LengthRule:
+        return Chain()
+
+
 class AggregatorSection(ProjectorSection):
     """GAMA's two branches over several layers of one encoder (arXiv 2406.11768), one behind the other.
 
@@ -213,6 +230,7 @@ BranchOptions = Annotated[
     | PerceiverSection
     | MapperSection
     | ConformerSection
+    | TransformerSection
     | AggregatorSection,
     Field(discriminator="name"),
 ]
@@ -257,6 +275,7 @@ ProjectorOptions = Annotated[
     | PerceiverSection
     | MapperSection
     | ConformerSection
+    | TransformerSection
     | AggregatorSection
     | BranchesSection,
     Field(discriminator="name"),

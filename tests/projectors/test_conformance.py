@@ -33,6 +33,10 @@ SMALL = {
     "perceiver": [{"latents": 5, "num_layers": 2, "hidden_size": 16, "num_heads": 4}],
     "mapper": [{"prefix_length": 3, "num_layers": 2, "num_heads": 4}],
     "conformer": [{"num_layers": 2, "hidden_size": 16, "num_heads": 2, "kernel_size": 5}],
+    "transformer": [
+        {"num_layers": 2, "hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "dropout": 0.0},
+        {"num_layers": 1, "num_heads": 3, "intermediate_size": 32, "dropout": 0.0},
+    ],
     "aggregator": [
         {"queries": 3, **TINY_BERT, "pool_steps": 4, "soft_prompt": 2},
         {"queries": 1, **TINY_BERT, "pool_steps": 1, "num_taps": 1},
@@ -160,5 +164,7 @@ def test_an_impossible_head_count_is_refused():
         make("qformer", {"hidden_size": 10, "num_heads": 3})
     with pytest.raises(ValueError, match="hidden_size 10 is not a multiple of num_heads 3"):
         make("conformer", {"hidden_size": 10, "num_heads": 3})
+    with pytest.raises(ValueError, match="width 24 is not a multiple of num_heads 7"):
+        make("transformer", {"num_heads": 7})
     with pytest.raises(ValueError, match="encoder of width 24 cannot be read by num_heads 5"):
         make("aggregator", {"hidden_size": 10, "num_heads": 5})
