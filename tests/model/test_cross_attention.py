@@ -312,6 +312,17 @@ def test_the_range_of_every_step_of_decoding():
     assert range_of_step(prompt, 5, is_first=False)[0, :, 1].tolist() == [0, 1, 2, 2, 2]
 
 
+def test_the_plan_counts_the_blocks(recipe, built):
+    model, _ = built
+    plan = plan_model(recipe)
+    counted = {part: sum(value.numel() for _, value in values) for part, values in model.parts().items()}
+    assert plan.parameters == counted
+    plain = recipe.model_copy(
+        update={"language_model": recipe.language_model.model_copy(update={"cross_attention": None})}
+    )
+    assert plan.stages[0].activation_bytes > plan_model(plain).stages[0].activation_bytes
+
+
 def test_more_layers_than_there_are_is_refused(recipe):
     section = recipe.language_model.cross_attention.model_copy(update={"every": 3})
     language_model = recipe.language_model.model_copy(update={"cross_attention": section})

@@ -103,9 +103,11 @@ def test_positions_follow_the_length_rule(name, options):
         assert positions.shape[2] == DECODER_WIDTH
 
 
+@pytest.mark.parametrize("with_gradients", [True, False])  # torch has another kernel for either
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_noise_behind_the_clip_changes_nothing(name, options):
+def test_noise_behind_the_clip_changes_nothing(name, options, with_gradients):
     projector, section = make(name, options)
+    projector.requires_grad_(with_gradients)
     steps = torch.tensor([7, 13, 1])
     states = states_for(projector, 3, 13)
     noisy = torch.cat([states, torch.full_like(states, 50.0)[..., :6, :]], dim=-2)
