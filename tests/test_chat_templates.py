@@ -36,6 +36,10 @@ GOLDEN = {
         "<|user|>\nCompare <|audio|> and <|audio|>.\n<|assistant|>\n{Both bark.</s>}\n",
         "<s><|user|>\nWhat is heard?\n<|assistant|>\n",
     ),
+    "flan": (
+        "Be brief.\n<|audio|>What is heard?\n{A dog.</s>}Compare <|audio|> and <|audio|>.\n{Both bark.</s>}",
+        "What is heard?\n",
+    ),
     "zephyr": (
         "<s><|system|>\nBe brief.</s>\n<|user|>\n<|audio|>What is heard?</s>\n<|assistant|>\n{A dog.</s>}\n"
         "<|user|>\nCompare <|audio|> and <|audio|>.</s>\n<|assistant|>\n{Both bark.</s>}\n",

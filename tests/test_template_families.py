@@ -128,6 +128,7 @@ FAMILIES = {
         " A dog.<|endoftext|>",
         "<|endoftext|>",
     ),
+    "Flan-T5": Family("flan", "", "</s>", "Be brief.\nWhat is heard?\n", "A dog.</s>", "</s>"),
     "SALMONN": Family(
         "salmonn", "<s>", "</s>", "<s>USER: What is heard?\nASSISTANT:", " A dog.</s>", "</s>", has_system=False
     ),

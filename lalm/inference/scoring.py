@@ -74,6 +74,10 @@ def score_options(
         states = encode_clips(model, processor, request.waveforms) if request.states is None else request.states
         questions = processor.question_inputs(questions_of(processor, request.turns, num_positions))
         inputs = embed_prompts(model, [prompt], states, questions)
+        if model.has_encoder:
+            for start in range(0, len(answers), batch_size):
+                scores += _score_behind_encoder(model, inputs, answers[start : start + batch_size])
+            return scores
         read = model(**inputs, use_cache=True, logits_to_keep=1)
         heard = {name: value for name, value in inputs.items() if name in ("audio_context", "audio_context_clips")}
         for start in range(0, len(answers), batch_size):
@@ -90,6 +94,25 @@ def _answer_ids(
     ids, is_scored = list(whole.input_ids), [label != IGNORED for label in whole.labels]
     end = max(i for i, scored in enumerate(is_scored) if scored) + 1
     return ids[num_prompt:end], is_scored[num_prompt:end]
+
+
+def _score_behind_encoder(
+    model: LalmForConditionalGeneration, inputs: dict[str, Tensor], answers: Sequence[tuple[list[int], list[bool]]]
+) -> list[OptionScore]:
+    """As `_score_batch`, for a language model whose encoder reads the prompt."""
+    prompt = inputs["inputs_embeds"]
+    num_rows, length = len(answers), max(len(ids) for ids, _ in answers)
+    labels = torch.full((num_rows, prompt.shape[1] + length), IGNORED, device=model.device)
+    for row, (ids, scored) in enumerate(answers):
+        kept = [token if counts else IGNORED for token, counts in zip(ids, scored, strict=True)]
+        labels[row, prompt.shape[1] : prompt.shape[1] + len(ids)] = torch.tensor(kept, device=model.device)
+    rows = torch.nn.functional.pad(prompt, (0, 0, 0, length)).expand(num_rows, -1, -1)
+    totals = [
+        model(inputs_embeds=rows[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=1.0).loss.item()
+        for i in range(num_rows)
+    ]
+    counts = (labels != IGNORED).sum(dim=1).tolist()
+    return [OptionScore(-total, count) for total, count in zip(totals, counts, strict=True)]
 
 
 def _score_batch(

@@ -193,7 +193,8 @@ class ChatSession:
             inputs = embed_prompts(model, [prompt], self._states, processor.question_inputs(questions))
             extra: dict[str, Any] = {}
             if is_streamed:
-                extra["past_key_values"] = self._cache.start(prompt, options.lora_scale)
+                if not model.has_encoder:
+                    extra["past_key_values"] = self._cache.start(prompt, options.lora_scale)
                 extra["streamer"] = AnswerStream(
                     processor,
                     on_text=on_text or (lambda piece: None),

@@ -34,6 +34,10 @@ class CrossAttention(nn.Module):
     def __init__(self, section: CrossAttentionSection, language_model: PreTrainedModel, audio_width: int):
         """Hooks the blocks before every `section.every`-th layer. Raises `ModelError` if it has no known layers."""
         super().__init__()
+        if language_model.config.is_encoder_decoder:
+            raise ValueError(
+                "language_model.cross_attention enters decoder-only language models; this one has an encoder"
+            )
         width = language_model.config.get_text_config().hidden_size
         layers = decoder_layers(language_model)
         if section.every > len(layers):

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -49,7 +50,7 @@ LORA_GROUPS = {
 """Names that the families of transformers give to the same matrices. Where one matrix makes query, key and value
 (GPT-2, GPT-NeoX, Falcon, Phi-3), `qv` adapts all three."""
 
-ATTENTION_MODULES = ("attn", "self_attn", "attention", "self_attention", "mixer")
+ATTENTION_MODULES = ("attn", "self_attn", "attention", "self_attention", "mixer", "SelfAttention", "EncDecAttention")
 """Names of the modules that hold them; GPT-2 calls a matrix of its feed-forward `c_proj` too."""
 
 
@@ -59,7 +60,7 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
     `dtype` overrides the section's.
 
     Raises:
-        ModelError: if the base cannot be found, or is no causal language model.
+        ModelError: if the base cannot be found, or is no language model.
     """
     dtype = dtype or choose_dtype(section.dtype)
     if section.base == "random":
@@ -69,10 +70,19 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
     if section.quantisation != "none":
         options["quantization_config"] = _quantisation(section.quantisation, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        model = _auto_class(load_config(section)).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be loaded: {error}") from error
     return model.eval().requires_grad_(False)
+
+
+def empty_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of a configuration with random weights."""
+    return _auto_class(config).from_config(config)
+
+
+def _auto_class(config: PreTrainedConfig) -> type:
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def random_language_model(section: LanguageModelSection) -> PreTrainedModel:
@@ -278,8 +288,14 @@ def check_packing(config: PreTrainedConfig, packing: str) -> None:
     """Refuses rows of several conversations for a model that would not keep them apart.
 
     Raises:
-        ModelError: if the model takes distances from places in the row (ALiBi), whatever the positions say.
+        ModelError: if the model takes distances from places in the row (ALiBi), whatever the positions say, or has an
+            encoder.
     """
+    if packing != "none" and config.is_encoder_decoder:
+        raise ModelError(
+            f"data.packing: {packing} is for decoders; '{config.model_type}' has an encoder, which reads one "
+            "conversation at a time. Use packing: none."
+        )
     text_config = config.get_text_config()
     if packing != "none" and (getattr(text_config, "alibi", False) or text_config.model_type in ALIBI_TYPES):
         raise ModelError(

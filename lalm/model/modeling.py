@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from lalm.encoders import build_encoder
@@ -21,7 +21,8 @@ from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
 from lalm.model.contrastive import contrastive_loss, mean_embeddings
 from lalm.model.cross_attention import CONTEXT_INPUTS, CrossAttention, context_inputs, range_of_step
-from lalm.model.decoder import add_lora, lora_layers
+from lalm.model.decoder import add_lora, empty_language_model, lora_layers
+from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answers
 from lalm.model.loss import language_model_loss
 from lalm.projectors import build_projector
 
@@ -73,7 +74,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.audio_tower = audio_tower or AudioTower(
             [build_encoder(section, sizes) for section, sizes in config.encoder_sections()]
         )
-        self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = language_model or empty_language_model(config.text_config)
         cross_attention = config.cross_attention_section()
         width = cast(nn.Embedding, self.get_input_embeddings()).embedding_dim
         num_layers = self.audio_tower.num_layer_outputs
@@ -134,6 +135,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for layer in lora_layers(self.language_model):
             layer.set_scale("default", scale)
         self._lora_scale = scale
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the language model is an encoder-decoder, whose encoder reads the prompt."""
+        return self.language_model.config.is_encoder_decoder
 
     @property
     def lora_scale(self) -> float:
@@ -278,7 +284,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         candidate_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> LalmOutput:
-        """Loss when `labels` are given, logits otherwise.
+        """Loss when `labels` are given, logits otherwise (of an encoder-decoder: of the answer's first token).
 
         Args:
             input_ids: `[B, L]`, with `config.audio_token_id` at every audio position.
@@ -315,6 +321,12 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if self.cross_attention is not None:
             length = inputs_embeds.shape[1]
             self.cross_attention.set_context(audio_context, audio_context_clips, audio_range, length)
+        if self.has_encoder:
+            if labels is not None:
+                loss = answer_loss(self.language_model, inputs_embeds, labels, attention_mask, num_items_in_batch)
+                return LalmOutput(loss=loss)
+            first = torch.zeros_like(inputs_embeds[:, :1, 0], dtype=torch.long)
+            return LalmOutput(logits=answer_logits(self.language_model, inputs_embeds, attention_mask, first))
         if labels is None:
             outputs = self.language_model(
                 inputs_embeds=inputs_embeds,
@@ -373,6 +385,10 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             kwargs |= self.embed_inputs(input_ids, **audio)
         if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
             kwargs.setdefault("suppress_tokens", [self.config.audio_token_id])  # a reply holds no audio positions
+        if self.has_encoder:
+            if kwargs.get("inputs_embeds") is None:
+                kwargs |= self.embed_inputs(input_ids)
+            return generate_answers(self.language_model, **kwargs)
         return super().generate(inputs=None, input_ids=input_ids, **kwargs)
 
     def prepare_inputs_for_generation(

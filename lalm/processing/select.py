@@ -34,6 +34,8 @@ def choose_template(tokenizer: PreTrainedTokenizerBase) -> str:
         ModelError: if it has not even an end token; the names to choose from are listed.
     """
     vocabulary = tokenizer.get_vocab()
+    if all(token in vocabulary for token in ("<extra_id_0>", "<extra_id_99>")):  # T5's spans
+        return "flan"
     for tokens, name in _BY_TOKENS:
         if all(token in vocabulary for token in tokens):
             return name

@@ -19,6 +19,7 @@ from lalm.processing.select import choose_template
         (["<start_of_turn>", "<end_of_turn>"], "gemma"),
         (["<|user|>", "<|assistant|>", "<|end|>"], "phi"),
         (["[INST]", "[/INST]"], "mistral"),
+        (["<extra_id_0>", "<extra_id_99>"], "flan"),
         ([], "plain"),
     ],
 )
