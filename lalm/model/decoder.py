@@ -241,7 +241,9 @@ def resolve_targets(model: PreTrainedModel, targets: tuple[str, ...] | str) -> l
     if isinstance(targets, str):
         chosen, missing = _resolve_group(model, targets), set()
     else:
-        chosen, missing = sorted(set(targets)), {name for name in targets if name not in existing}
+        paths = [f".{path}" for path, _ in _linear_layers(model)]
+        missing = {name for name in targets if not any(path.endswith(f".{name}") for path in paths)}
+        chosen = sorted(set(targets))
     if missing or not chosen:
         raise ModelError(
             f"language_model.lora.targets: {sorted(missing) or targets} names no linear layer of "

@@ -125,6 +125,12 @@ def test_a_name_that_matches_nothing_lists_what_exists(family):
     assert all(name in str(error.value) for name in existing)
 
 
+def test_a_target_may_say_which_of_two():
+    assert resolve_targets(language_model("gpt2"), ("mlp.c_proj", "c_attn")) == ["c_attn", "mlp.c_proj"]
+    with pytest.raises(ModelError, match=r"\['mlp.c_attn'\] names no linear layer of GPT2LMHeadModel"):
+        resolve_targets(language_model("gpt2"), ("mlp.c_attn",))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_trains_packs_and_generates(parts, family):
     model, processor = build(parts, family)
