@@ -29,6 +29,9 @@ from lalm.resources import cache_folder, file_fingerprint, find_base
 ALIBI_TYPES = ("bloom", "mpt")
 """Families whose attention is biased by distance in the row; Falcon's configuration says so itself."""
 
+MASKED_LAYERS = {"full_attention", "sliding_attention"}
+"""Types of layers that keep conversations of one row apart when the mask says so."""
+
 RANDOM_SIZES = {
     "vocab_size": 512,
     "hidden_size": 32,
@@ -299,6 +302,12 @@ def check_packing(config: PreTrainedConfig, packing: str) -> None:
             "conversation at a time. Use packing: none."
         )
     text_config = config.get_text_config()
+    types = set(getattr(text_config, "layer_types", None) or ())
+    if packing != "none" and types - MASKED_LAYERS:
+        raise ModelError(
+            f"data.packing: {packing} is not exact for '{text_config.model_type}': its layers of "
+            f"{', '.join(sorted(types - MASKED_LAYERS))} follow no attention mask. Use packing: none."
+        )
     if packing != "none" and (getattr(text_config, "alibi", False) or text_config.model_type in ALIBI_TYPES):
         raise ModelError(
             f"data.packing: {packing} is not exact for '{text_config.model_type}': its attention counts distances in "

@@ -16,7 +16,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from lalm.encoders import build_encoder
-from lalm.model.attention_mask import mask_from_segments
+from lalm.model.attention_mask import masks_of_layers
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
 from lalm.model.contrastive import contrastive_loss, mean_embeddings
@@ -344,7 +344,9 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 attentions=outputs.get("attentions"),
             )
         if group_ids is not None:
-            attention_mask = mask_from_segments(group_ids, branch_ids, inputs_embeds.dtype)
+            attention_mask = masks_of_layers(
+                self.language_model.config.get_text_config(), group_ids, branch_ids, position_ids, inputs_embeds.dtype
+            )
         if (
             torch.is_grad_enabled()
             and not inputs_embeds.requires_grad

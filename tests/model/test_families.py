@@ -73,9 +73,9 @@ TARGETS = {
 }
 
 
-def language_model(family: str):
+def language_model(family: str, **options):
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **{**SIZES, **FAMILIES[family]})
+    config = AutoConfig.for_model(family, **{**SIZES, **FAMILIES[family], **options})
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():  # random attention is so even that a wrong mask would not show
         for parameter in model.parameters():
@@ -91,9 +91,9 @@ def parts():
     return recipe, tower, build_processor(recipe, tower)
 
 
-def build(parts, family: str):
+def build(parts, family: str, **options):
     recipe, tower, processor = parts
-    decoder = language_model(family)
+    decoder = language_model(family, **options)
     config = build_config(recipe, tower, decoder.config, processor.audio_token_id)
     model = LalmForConditionalGeneration(config, audio_tower=tower, language_model=decoder).eval()
     model.multi_modal_projector.match_scale(embedding_scale(decoder))
@@ -174,6 +174,28 @@ def test_it_trains_packs_and_generates(parts, family):
         assert batch[row, -4:].tolist() == alone[0, -4:].tolist()
 
 
+@pytest.mark.parametrize("family", ["mistral", "phi3", "gemma2", "gemma3_text"])
+def test_a_sliding_window_is_kept_in_packed_rows(parts, family):
+    """A window much shorter than a conversation: of six places, counted in its own positions."""
+    model, processor = build(parts, family, sliding_window=6)
+    pairs = [conversation(processor, seed, answer) for seed, answer in enumerate(("A tone.", "It is noise"))]
+    losses, counts, blocks = [], [], []
+    for number, (clip, encoded) in enumerate(pairs):
+        ids, labels = torch.tensor([encoded.input_ids]), torch.tensor([encoded.labels])
+        losses.append(model(input_ids=ids, labels=labels, **processor.audio_inputs([clip])).loss)
+        counts.append(encoded.num_supervised)
+        blocks.append((ids, labels, torch.arange(ids.shape[1])[None], torch.full_like(ids, number)))
+    names = ("input_ids", "labels", "position_ids", "group_ids")
+    packed = {name: torch.cat(parts_, dim=1) for name, parts_ in zip(names, zip(*blocks, strict=True), strict=True)}
+    audio = processor.audio_inputs([clip for clip, _ in pairs])
+    together = model(**packed, branch_ids=torch.zeros_like(packed["group_ids"]), **audio).loss
+    alone = (torch.stack(losses) * torch.tensor(counts)).sum() / sum(counts)
+    torch.testing.assert_close(together, alone, atol=2e-5, rtol=2e-5)
+    model.config.text_config.sliding_window = model.language_model.config.sliding_window = 512
+    wide = model(**packed, branch_ids=torch.zeros_like(packed["group_ids"]), **audio).loss
+    assert abs(wide.item() - together.item()) > 1e-4
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_scale_of_embeddings_is_that_of_what_the_layers_get(family):
     model = language_model(family)
@@ -187,3 +209,9 @@ def test_packing_is_refused_where_distances_are_counted_in_the_row(family, optio
     with pytest.raises(ModelError, match=rf"data.packing: rows is not exact for '{family}'"):
         check_packing(config, "rows")
     check_packing(config, "none")
+
+
+def test_packing_is_refused_for_layers_that_follow_no_mask():
+    config = AutoConfig.for_model("qwen2", layer_types=["linear_attention", "full_attention"], num_hidden_layers=2)
+    with pytest.raises(ModelError, match="its layers of linear_attention follow no attention mask"):
+        check_packing(config, "shared_prefix")
