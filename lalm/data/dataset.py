@@ -74,7 +74,9 @@ class MicroBatchDataset(Dataset):
             packed = pack(chosen, self.layout, self.pad_token_id)
             audio = [(chosen[index].clips[clip], chosen[index].audio_hashes[clip]) for index, clip in packed.audio]
             try:
-                return packed.tensors | self._audio(audio)
+                asked = [chosen[index].questions[clip] for index, clip in packed.audio if chosen[index].questions]
+                questions = self.processor.question_inputs(asked) if asked else {}
+                return packed.tensors | self._audio(audio) | questions
             except AudioError as error:
                 # A clip broke since the stage was built: the micro-batch goes on without its records.
                 chosen = [example for example in chosen if not self.clips.quarantine.keys() & set(example.clips)]

@@ -50,6 +50,8 @@ class Example:
     """Path of each clip."""
     audio_hashes: tuple[str, ...]
     truncated: bool = False
+    questions: tuple[tuple[int, ...], ...] = ()
+    """Ids of the text of each clip's turn, for a model that reads them."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -205,6 +207,7 @@ def build_examples(
                 clips=item.clips,
                 audio_hashes=tuple(info.audio_hash for info in infos),
                 truncated=bool(encoded.truncated),
+                questions=tuple(map(tuple, encoded.questions)) if processor.reads_question else (),
             )
         )
     return examples, dropped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,16 @@ class AudioTower(nn.Module):
     def width(self) -> int:
         """Width `E` of the joined states."""
         return sum(encoder.width for encoder in self.encoders)
+
+    @property
+    def stream_widths(self) -> list[int]:
+        """Width of each encoder's part of the joined states."""
+        return [cast(AudioEncoder, encoder).width for encoder in self.encoders]
+
+    @property
+    def num_layer_outputs(self) -> int:
+        """Layers of one encoder that its states hold side by side on the width, where the encoder gives several."""
+        return getattr(self.encoders[0], "num_layer_outputs", 1) if len(self.encoders) == 1 else 1
 
     @property
     def sample_rate_hz(self) -> int:

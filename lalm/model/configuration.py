@@ -8,9 +8,10 @@ from pydantic import TypeAdapter
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from lalm.audio.lengths import Chain, Constant, LengthRule
 from lalm.recipe.encoders import EncoderOptions, EncoderSection, JoinSection
 from lalm.recipe.projectors import ProjectorOptions, ProjectorSection
-from lalm.recipe.schema import LoraSection
+from lalm.recipe.schema import CrossAttentionSection, LoraSection
 
 
 class LalmConfig(PreTrainedConfig):
@@ -50,6 +51,16 @@ class LalmConfig(PreTrainedConfig):
     def projector_section(self) -> ProjectorSection:
         """The recipe's projector section."""
         return TypeAdapter(ProjectorOptions).validate_python(self.projector)
+
+    def cross_attention_section(self) -> CrossAttentionSection | None:
+        """The recipe's cross-attention section; None for audio at positions of its own."""
+        section = (self.language_model or {}).get("cross_attention")
+        return CrossAttentionSection.model_validate(section) if section else None
+
+    def position_rule(self) -> LengthRule:
+        """Encoder steps of a clip -> its positions in the text."""
+        rule = self.projector_section().length_rule()
+        return rule if self.cross_attention_section() is None else Chain(rules=(rule, Constant(outputs=1)))
 
     def lora_section(self) -> LoraSection | None:
         """The recipe's LoRA section; None for a language model without adapter."""

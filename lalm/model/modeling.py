@@ -8,23 +8,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
 from lalm.encoders import build_encoder, encoder_name
-from lalm.model.attention_mask import mask_from_segments
+from lalm.model.attention_mask import masks_of_layers
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
 from lalm.model.contrastive import contrastive_loss, mean_embeddings, pool_spans
-from lalm.model.decoder import add_lora, lora_layers
+from lalm.model.cross_attention import CONTEXT_INPUTS, CrossAttention, context_inputs, range_of_step
+from lalm.model.decoder import add_lora, empty_language_model, lora_layers
+from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answers
 from lalm.model.loss import language_model_loss
 from lalm.projectors import build_projector
 
-AUDIO_INPUTS = ("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths")
+AUDIO_INPUTS = (
+    *("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths"),
+    *("question_ids", "question_lengths"),
+)
 PARTS = ("encoder", "projector", "lora", "language_model")
 """What a stage of a recipe can train."""
 
@@ -72,9 +77,20 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             [encoder_name(section) for section, _ in sections],
             config.join_section(),
         )
-        self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = language_model or empty_language_model(config.text_config)
+        cross_attention = config.cross_attention_section()
+        width = cast(nn.Embedding, self.get_input_embeddings()).embedding_dim
+        num_layers = self.audio_tower.num_layer_outputs
+        audio_width = cross_attention.audio_width or width if cross_attention else width
         self.multi_modal_projector = build_projector(
-            config.projector_section(), self.audio_tower.width, self.language_model.get_input_embeddings().embedding_dim
+            config.projector_section(),
+            self.audio_tower.width // num_layers,
+            audio_width,
+            stream_widths=self.audio_tower.stream_widths,
+            num_layers_given=num_layers,
+        )
+        self.cross_attention = (
+            CrossAttention(cross_attention, self.language_model, audio_width) if cross_attention else None
         )
         self.generation_config = self.language_model.generation_config
         self.post_init()
@@ -124,6 +140,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self._lora_scale = scale
 
     @property
+    def has_encoder(self) -> bool:
+        """Whether the language model is an encoder-decoder, whose encoder reads the prompt."""
+        return self.language_model.config.is_encoder_decoder
+
+    @property
     def lora_scale(self) -> float:
         """The factor that is on the adapter now."""
         return getattr(self, "_lora_scale", 1.0)
@@ -144,10 +165,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None = None,
         audio_states: Tensor | None = None,
         audio_state_lengths: Tensor | None = None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
     ) -> Tensor:
         """Projected vectors `[A of all clips, D]`, clip after clip; from features, or from encoder states at hand."""
         positions, num_positions = self.project_audio(
-            input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths
+            *(input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths),
+            *(question_ids, question_lengths),
         )
         is_real = torch.arange(positions.shape[1], device=positions.device) < num_positions[:, None]
         return positions[is_real]
@@ -159,12 +183,20 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None,
         audio_states: Tensor | None,
         audio_state_lengths: Tensor | None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`positions [clips, A, D]` with zeros behind the real ones, `num_positions [clips]`."""
         if audio_states is None:
             audio_states, audio_state_lengths = self.encode_audio(input_features, feature_lengths, chunk_counts)
         projector_dtype = next(self.multi_modal_projector.parameters()).dtype
-        return self.multi_modal_projector(audio_states.to(projector_dtype), audio_state_lengths)
+        audio_states = audio_states.to(projector_dtype)
+        if (num_layers := self.multi_modal_projector.num_layer_inputs) > 1:  # they come side by side on width
+            audio_states = audio_states.unflatten(-1, (num_layers, -1)).transpose(1, 2)
+        if self.multi_modal_projector.reads_question and question_ids is not None:
+            question = self.get_input_embeddings()(question_ids)
+            return self.multi_modal_projector(audio_states, audio_state_lengths, question, question_lengths)
+        return self.multi_modal_projector(audio_states, audio_state_lengths)
 
     def embed(self, input_ids: Tensor, **audio: Any) -> Tensor:
         """`[B, L]` ids with placeholders and the clips that fill them, in row order -> `[B, L, D]`.
@@ -184,6 +216,26 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if len(vectors) != num_placeholders:
             raise ValueError(f"the text holds {num_placeholders} audio positions, but the clips give {len(vectors)}")
         return embeds.masked_scatter(is_audio[..., None], vectors.to(embeds.dtype))
+
+    def embed_inputs(self, input_ids: Tensor, group_ids: Tensor | None = None, **audio: Any) -> dict[str, Tensor]:
+        """What stands for `[B, L]` ids and their clips in `forward`: `inputs_embeds`, and what cross-attention reads.
+
+        Raises:
+            ValueError: if the clips do not fill the placeholders.
+        """
+        if self.cross_attention is None:
+            return {"inputs_embeds": self.embed(input_ids, **audio)}
+        audio_token_id = cast(int, self.config.audio_token_id)
+        is_clip = input_ids.eq(audio_token_id)
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_clip, 0))
+        embeds = torch.where(is_clip[..., None], self.cross_attention.placeholder.to(embeds.dtype), embeds)
+        if not any(value is not None for value in audio.values()):
+            if is_clip.any():
+                raise ValueError(f"the text holds {int(is_clip.sum())} placeholders, but no audio was given")
+            return {"inputs_embeds": embeds}
+        positions, num_positions = self.project_audio(**{name: audio.get(name) for name in AUDIO_INPUTS})
+        context = context_inputs(input_ids, audio_token_id, positions, num_positions, group_ids)
+        return {"inputs_embeds": embeds, **context}
 
     def contrastive(
         self,
@@ -223,9 +275,14 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None = None,
         audio_states: Tensor | None = None,
         audio_state_lengths: Tensor | None = None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
         group_ids: Tensor | None = None,
         branch_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        audio_context: Tensor | None = None,
+        audio_context_clips: Tensor | None = None,
+        audio_range: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -233,7 +290,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         candidate_ids: Tensor | None = None,
         **kwargs: Any,
     ) -> LalmOutput:
-        """Loss when `labels` are given, logits otherwise.
+        """Loss when `labels` are given, logits otherwise (of an encoder-decoder: of the answer's first token).
 
         Args:
             input_ids: `[B, L]`, with `config.audio_token_id` at every audio position.
@@ -241,7 +298,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels: `[B, L]`, -100 where nothing is supervised; label i is predicted at i - 1.
             input_features, feature_lengths, chunk_counts: clips as features, see `AudioTower.forward`.
             audio_states, audio_state_lengths: `[clips, T, E]`, `[clips]`: the same clips as encoder states.
+            question_ids, question_lengths: `[clips, K]`, `[clips]`: the text of each clip's turn, for a projector that
+                reads it.
             group_ids, branch_ids: `[B, L]`, packed rows, see `lalm.model.attention_mask`.
+            audio_context, audio_context_clips, audio_range: what cross-attention reads beside `inputs_embeds`, see
+                `lalm.model.cross_attention.context_inputs`.
             num_items_in_batch: supervised tokens of the whole optimizer step.
             candidate_ids: the contrastive objective instead, see `contrastive`.
         """
@@ -249,14 +310,29 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             states = input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths
             return LalmOutput(loss=self.contrastive(states, candidate_ids, num_items=num_items_in_batch, **kwargs))
         if inputs_embeds is None:
-            inputs_embeds = self.embed(
+            inputs = self.embed_inputs(
                 input_ids,
+                group_ids,
                 input_features=input_features,
                 feature_lengths=feature_lengths,
                 chunk_counts=chunk_counts,
                 audio_states=audio_states,
                 audio_state_lengths=audio_state_lengths,
+                question_ids=question_ids,
+                question_lengths=question_lengths,
             )
+            inputs_embeds = inputs["inputs_embeds"]
+            if "audio_context" in inputs:
+                audio_context, audio_context_clips, audio_range = (inputs[name] for name in CONTEXT_INPUTS)
+        if self.cross_attention is not None:
+            length = inputs_embeds.shape[1]
+            self.cross_attention.set_context(audio_context, audio_context_clips, audio_range, length)
+        if self.has_encoder:
+            if labels is not None:
+                loss = answer_loss(self.language_model, inputs_embeds, labels, attention_mask, num_items_in_batch)
+                return LalmOutput(loss=loss)
+            first = torch.zeros_like(inputs_embeds[:, :1, 0], dtype=torch.long)
+            return LalmOutput(logits=answer_logits(self.language_model, inputs_embeds, attention_mask, first))
         if labels is None:
             outputs = self.language_model(
                 inputs_embeds=inputs_embeds,
@@ -274,7 +350,9 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 attentions=outputs.get("attentions"),
             )
         if group_ids is not None:
-            attention_mask = mask_from_segments(group_ids, branch_ids, inputs_embeds.dtype)
+            attention_mask = masks_of_layers(
+                self.language_model.config.get_text_config(), group_ids, branch_ids, position_ids, inputs_embeds.dtype
+            )
         if (
             torch.is_grad_enabled()
             and not inputs_embeds.requires_grad
@@ -312,9 +390,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio = {name: kwargs.pop(name) for name in AUDIO_INPUTS if name in kwargs}
         input_ids = kwargs.pop("input_ids", inputs)
         if audio and kwargs.get("inputs_embeds") is None:
-            kwargs["inputs_embeds"] = self.embed(input_ids, **audio)
+            kwargs |= self.embed_inputs(input_ids, **audio)
         if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
             kwargs.setdefault("suppress_tokens", [self.config.audio_token_id])  # a reply holds no audio positions
+        if self.has_encoder:
+            if kwargs.get("inputs_embeds") is None:
+                kwargs |= self.embed_inputs(input_ids)
+            return generate_answers(self.language_model, **kwargs)
         return super().generate(inputs=None, input_ids=input_ids, **kwargs)
 
     def prepare_inputs_for_generation(
@@ -330,6 +412,9 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not is_first_iteration and kwargs.get("use_cache", True):
             for name in AUDIO_INPUTS:
                 inputs.pop(name, None)
+        if inputs.get("audio_range") is not None:
+            read = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+            inputs["audio_range"] = range_of_step(inputs["audio_range"], read.shape[1], is_first=is_first_iteration)
         return inputs
 
 
@@ -338,6 +423,6 @@ def _part_of(name: str) -> str:
         return "projector"  # the learned sum of layers sits behind the frozen encoder
     if name.startswith("audio_tower."):
         return "encoder"
-    if name.startswith("multi_modal_projector."):
+    if name.startswith(("multi_modal_projector.", "cross_attention.")):
         return "projector"
     return "lora" if ".lora_" in name else "language_model"

@@ -7,14 +7,13 @@ from typing import Any, cast
 
 import torch
 
-from lalm.audio.lengths import Chain
 from lalm.encoders.base import AudioEncoder
 from lalm.errors import ModelError
 from lalm.model.audio_tower import AudioTower
-from lalm.model.build import build_empty
+from lalm.model.build import build_empty, position_rule
 from lalm.model.decoder import choose_dtype
 from lalm.model.modeling import PARTS, LalmForConditionalGeneration
-from lalm.recipe.schema import Recipe, StageSection
+from lalm.recipe.schema import CrossAttentionSection, Recipe, StageSection
 
 FLOAT32_BYTES = 4
 ADAM_BYTES = 8
@@ -97,7 +96,7 @@ def plan_model(recipe: Recipe) -> ModelPlan:
     model = build_without_weights(recipe)
     tower, text_config = model.audio_tower, cast(Any, model.config.text_config)
     encoders = cast(list[AudioEncoder], list(tower.encoders))
-    rule = Chain(rules=(tower.length_rule, recipe.projector.length_rule()))
+    rule = position_rule(recipe, tower)
     longest = max(1, round(recipe.data.max_audio_seconds))
     positions = {seconds: rule.count(seconds * tower.sample_rate_hz) for seconds in sorted({1, 10, longest})}
     parameters = {part: sum(value.numel() for _, value in model.parts()[part]) for part in PARTS}
@@ -159,7 +158,8 @@ def _plan_stage(
         weight_bytes=round(sum(count * _bytes_each(part, recipe, rates, dtype) for part, count in parameters.items())),
         gradient_bytes=num_trained * FLOAT32_BYTES,
         optimizer_bytes=num_trained * ADAM_BYTES,
-        activation_bytes=_activation_bytes(stage, text_config, dtype),
+        activation_bytes=_activation_bytes(stage, text_config, dtype)
+        + _block_bytes(stage, recipe.language_model.cross_attention, text_config),
     )
 
 
@@ -177,6 +177,17 @@ def _activation_bytes(stage: StageSection, text_config: Any, dtype: torch.dtype)
     kept = layers * hidden * dtype.itemsize + layer if stage.gradient_checkpointing else layers * layer
     logits = SUPERVISED_SHARE * text_config.vocab_size * LOGIT_BYTES
     return round(stage.micro_batch_tokens * (kept + logits))
+
+
+def _block_bytes(stage: StageSection, section: CrossAttentionSection | None, text_config: Any) -> int:
+    """What backward needs of one micro-batch in the cross-attention blocks: two feed-forward widths, four of the text,
+    two of the heads, in float32; one block with gradient checkpointing."""
+    if section is None:
+        return 0
+    widths = (4 + 2 * section.feed_forward_factor) * text_config.hidden_size
+    widths += 2 * section.num_heads * section.head_size
+    count = 1 if stage.gradient_checkpointing else text_config.num_hidden_layers // section.every
+    return stage.micro_batch_tokens * count * widths * FLOAT32_BYTES
 
 
 def _problems(recipe: Recipe, longest: int, max_positions: int | None, parameters: dict[str, int]) -> list[str]:

@@ -29,6 +29,23 @@ class LoraSection(Section):
     variant: Literal["lora", "dora", "rslora"] = "lora"
 
 
+class CrossAttentionSection(Section):
+    """Gated cross-attention before every n-th layer (Flamingo, arXiv 2204.14198; Audio Flamingo, 2402.01831).
+
+    The defaults are Audio Flamingo's. Its sliding windows are the encoder's chunks.
+    """
+
+    every: PositiveInt = 1
+    """A block before each layer whose number, from 1, is a multiple of this."""
+    num_heads: PositiveInt = 8
+    head_size: PositiveInt = 64
+    feed_forward_factor: PositiveInt = 4
+    audio_width: PositiveInt | None = None
+    """Width of the vectors that the projector gives; the language model's by default."""
+    sees: Literal["preceding", "last"] = "preceding"
+    """Text hears every clip that stands before it, or only the nearest (Flamingo)."""
+
+
 class LanguageModelSection(Section):
     """The decoder: any causal language model of transformers."""
 
@@ -44,6 +61,9 @@ class LanguageModelSection(Section):
     """`auto`: sdpa on a GPU; eager on a CPU, where its backward is faster on the short rows that packing makes."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
+    cross_attention: CrossAttentionSection | None = None
+    """How audio enters: at positions of its own among the text (null), or by cross-attention blocks, which train with
+    the projector; a clip is then one position."""
     random_sizes: dict[str, int] = Field(default_factory=dict)
 
 
@@ -218,9 +238,34 @@ class Recipe(Section):
                 problems.append(f"stages[{i}].learning_rates.lora: language_model.lora is null, nothing to train")
             if stage.learning_rates.language_model is not None and self.language_model.quantisation != "none":
                 problems.append(f"stages[{i}].learning_rates.language_model: a quantised model cannot be trained whole")
+        problems += self._question_problems()
+        if self.language_model.cross_attention is not None:
+            problems += [
+                f"stages[{i}].objective: the contrastive objective compares audio with text embeddings, which it does "
+                "not meet with language_model.cross_attention"
+                for i, stage in enumerate(self.stages)
+                if stage.objective == "contrastive"
+            ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _question_problems(self) -> list[str]:
+        """What cannot be exact when a clip's positions depend on its question."""
+        if not self.projector.needs_question:
+            return []
+        problems = []
+        if self.data.packing == "shared_prefix":
+            problems.append(
+                "data.packing: with projector.reads_question a clip has other positions for each question, so "
+                "questions cannot share them ('shared_prefix'). Accepted: rows, none"
+            )
+        problems += [
+            f"stages[{i}].objective: the contrastive objective has no question for projector.reads_question to read"
+            for i, stage in enumerate(self.stages)
+            if stage.objective == "contrastive"
+        ]
+        return problems
 
     def run_folder(self) -> Path:
         """Where this run is written."""
