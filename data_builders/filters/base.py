@@ -88,7 +88,12 @@ class Funnel:
 
     def to_json(self) -> dict[str, Any]:
         steps = [
-            {"name": step.name, "entered": step.entered, "kept": step.kept, "reasons": dict(sorted(step.reasons.items()))}
+            {
+                "name": step.name,
+                "entered": step.entered,
+                "kept": step.kept,
+                "reasons": dict(sorted(step.reasons.items())),
+            }
             for step in self.steps
         ]
         return {"steps": steps, "reports": self.reports}

@@ -22,7 +22,9 @@ from lalm.data.records import Record
 
 LABEL_KEYS = ("events", "labels", "label", "tags", "instruments")
 TEXT_KEYS = ("caption", "captions", "transcript", "text", "title", "description", "facts")
-NEGATION_WORDS = frozenset(("no", "not", "without", "never", "neither", "nor", "kein", "keine", "sin", "pas", "sans", "non"))
+NEGATION_WORDS = frozenset(
+    ("no", "not", "without", "never", "neither", "nor", "kein", "keine", "sin", "pas", "sans", "non")
+)
 NEGATION_REACH = 4
 """How many words before a name a negation counts: "there is no sound of a dog"."""
 TIME = re.compile(r"\b(\d+(?:\.\d+)?)\s*(?:s|sec|seconds?)\b")

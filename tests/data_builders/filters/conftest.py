@@ -5,14 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from invented_rows import make_record
 
 from data_builders.filters.base import Funnel, run_filters
-from lalm.data.records import Record, Turn
-
-
-def make_record(number: int = 0, question: str = "What is heard?", answer: str = "A dog.", **fields: Any) -> Record:
-    turns = (Turn(role="user", content=question), Turn(role="assistant", content=answer))
-    return Record(**{"id": f"r{number}", "audio": (f"clips/{number}.wav",), "turns": turns, **fields})
 
 
 @pytest.fixture

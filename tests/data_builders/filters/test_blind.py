@@ -135,5 +135,5 @@ def test_an_unknown_action_is_named():
 
 def test_bag_of_words_without_a_question(record):
     scorer = BagOfWords()
-    scorer.fit(lambda: [])
+    scorer.fit(list)
     assert scorer.score(closed_questions([record(0, answer="dog", choices=OPTIONS)])[0]) == [0.0] * 4

@@ -38,9 +38,7 @@ class PitchEncoder:
 
 
 def test_the_least_similar_of_each_source_go(clips, record, run):
-    rows = [
-        record(n, answer=str(n + 1 if n not in (3, 7) else n + 8), source="a" if n < 5 else "b") for n in range(10)
-    ]
+    rows = [record(n, answer=str(n + 1 if n not in (3, 7) else n + 8), source="a" if n < 5 else "b") for n in range(10)]
     kept, rejects, funnel = run(rows, Similarity(PitchEncoder(), clips, tail=0.2))
     assert [id_ for _, id_, _, _ in rejects] == ["r3", "r7"]
     assert set(funnel.reports["similarity"]) == {"a", "b"}
@@ -64,9 +62,7 @@ def test_transcripts_that_are_not_heard_are_rejected(clips, record, run):
         lengths.append((len(wave), language))
         return heard[len(lengths) - 1]
 
-    rows = [
-        record(n, answer="préss one now", answer_type="transcript", meta={"language": "English"}) for n in range(2)
-    ]
+    rows = [record(n, answer="préss one now", answer_type="transcript", meta={"language": "English"}) for n in range(2)]
     rows += [record(5), record(77, answer="words", answer_type="transcript")]
     kept, rejects, _ = run(rows, SpeechErrors(recogniser, clips))
     assert [row.id for row in kept] == ["r0", "r5"]
