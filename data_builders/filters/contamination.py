@@ -163,7 +163,8 @@ def read_registry(path: Path) -> Iterator[dict[str, Any]]:
                 good = False
             if not good:
                 raise DataError(
-                    f"{path}:{number}: {line.strip()[:80]!r} is no entry. Needed: set, kind ({', '.join(KINDS)}), value."
+                    f"{path}:{number}: {line.strip()[:80]!r} is no entry. Needed: set, value, kind "
+                    f"({', '.join(KINDS)})."
                 )
             yield entry
 

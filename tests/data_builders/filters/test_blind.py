@@ -129,7 +129,7 @@ def test_ties_are_not_right(record, run):
 
 
 def test_an_unknown_action_is_named():
-    with pytest.raises(DataError, match="action 'rewrite' is not known. Accepted: drop, mark"):
+    with pytest.raises(DataError, match=r"action 'rewrite' is not known\. Accepted: drop, mark"):
         Blind(action="rewrite")
 
 

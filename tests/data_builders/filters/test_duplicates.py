@@ -72,7 +72,7 @@ def test_short_texts_that_differ_in_a_word_stay_apart():
 
 
 def test_an_unknown_kind_is_named(tmp_path):
-    with pytest.raises(DataError, match="of 'sounds' is not known. Accepted: record, audio, text"):
+    with pytest.raises(DataError, match=r"of 'sounds' is not known\. Accepted: record, audio, text"):
         Duplicates(tmp_path, of="sounds")
 
 

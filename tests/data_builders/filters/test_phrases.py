@@ -64,7 +64,7 @@ def test_words_that_were_said_are_no_refusal(record):
 
 def test_one_language_can_be_chosen_and_an_unknown_one_is_named(record):
     assert Phrases(["en"]).judge(record(answer="Lo siento.")).kept
-    with pytest.raises(DataError, match="'xx' has no file. Accepted: de, en"):
+    with pytest.raises(DataError, match=r"'xx' has no file\. Accepted: de, en"):
         Phrases(["xx"])
 
 
