@@ -184,7 +184,9 @@ def write_shard(number: int, job: Job) -> Shard:
             return shard
     temporary = job.out / NOTES / path.name
     records = job.source.rows(start, start + rows)
-    count = _write_tar(temporary, records, start, job) if job.form == "webdataset" else _write_parquet(temporary, records)
+    count = (
+        _write_tar(temporary, records, start, job) if job.form == "webdataset" else _write_parquet(temporary, records)
+    )
     if count != rows:
         raise DataError(f"{path}: {count} rows came where the source counts {rows}. The source changed; start again.")
     shard = Shard(path.name, rows, temporary.stat().st_size, file_sha256(temporary))
@@ -215,7 +217,9 @@ def _claim(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
         (out / MANIFEST).unlink()
     elif begun.is_file():
         if json.loads(begun.read_text(encoding="utf-8")) != request:
-            raise DataError(f"{out}: holds the unfinished shards of another request. Remove it, or name another folder.")
+            raise DataError(
+                f"{out}: holds the unfinished shards of another request. Remove it, or name another folder."
+            )
     elif out.exists() and any(entry.name != NOTES for entry in out.iterdir()):
         raise DataError(f"{out}: is not empty and holds no shards. Name another folder, or empty this one.")
     (out / NOTES).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Checks a file of records, a sharded set or a built set: rows, clips, digests. Every problem is listed with its place."""
+"""Checks a file of records, a sharded set or a built set: rows, clips, digests. Every problem has its place."""
 
 from __future__ import annotations
 
@@ -142,5 +142,3 @@ def _check_built(folder: Path, found: Checked, audio: bool) -> None:
     for name in manifest.get("files", {}):
         if (folder / name).is_file() and Path(name).suffix in (".jsonl", ".parquet"):
             _check_file(folder / name, found, audio)
-
-

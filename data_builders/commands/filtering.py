@@ -34,7 +34,9 @@ def filter_records(
     blind_model: Annotated[
         Path | None, typer.Option(help="A folder with a causal language model for the blind-answer test.")
     ] = None,
-    review: Annotated[Path | None, typer.Option(help="A review file of `lalm data view`: what it rejects goes.")] = None,
+    review: Annotated[
+        Path | None, typer.Option(help="A review file of `lalm data view`: what it rejects goes.")
+    ] = None,
 ) -> None:
     """Reject refusals, leaked prompts, invented sounds, questions that need no audio, leading answers."""
     with one_line_errors():
@@ -59,7 +61,9 @@ def dedupe(
 def decontaminate(
     file: _In,
     against: Annotated[list[Path], typer.Option(help="A registry of an evaluation set; may be given again.")],
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Where to write the clean records, if wanted.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Where to write the clean records, if wanted.")
+    ] = None,
 ) -> None:
     """Look for evaluation sets in a file of records, by id, sound and words. Exits with 1 if anything is found."""
     with one_line_errors():

@@ -1,6 +1,6 @@
 """The review file: one line a decision, the last one of a record counts; and the filter that drops what was rejected.
 
-    {"file": "train.jsonl", "id": "q1", "verdict": "reject", "note": "two dogs", "at": "2026-01-31T12:00:00+00:00"}
+{"file": "train.jsonl", "id": "q1", "verdict": "reject", "note": "two dogs", "at": "2026-01-31T12:00:00+00:00"}
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Shards: the same bytes from any number of workers, whole or absent, finished after a kill, checked by the manifest."""
+"""Shards: the same bytes from any number of workers, whole or absent, finished after a stop, checked by the manifest."""
 
 import hashlib
 import json
@@ -18,7 +18,10 @@ from lalm.errors import DataError
 
 
 def made(number):
-    turns = (Turn(role="user", content="What is heard?"), Turn(role="assistant", content=f"Sound {number * 7919 % 97}."))
+    turns = (
+        Turn(role="user", content="What is heard?"),
+        Turn(role="assistant", content=f"Sound {number * 7919 % 97}."),
+    )
     choices = ("a", f"Sound {number * 7919 % 97}.") if number % 3 == 0 else None
     return Record(
         id=f"r{number}", audio=(f"clips/{number % 4}.wav",), turns=turns, choices=choices, meta={"b": number, "a": "ü"}
@@ -129,10 +132,8 @@ def test_clips_outside_the_folder_are_not_packed(tmp_path, clips, name):
     (tmp_path / "secret.wav").write_bytes(b"x")
     os.symlink(tmp_path / "secret.wav", clips / "link.wav")
     row = made(0).model_copy(update={"audio": (name,)})
-    with pytest.raises(DataError, match="record 'r0': .*(lies outside|no such file)"):
-        write_shards(
-            MadeRows("one", 1, lambda number: row), tmp_path / "out", form="webdataset", audio_root=clips
-        )
+    with pytest.raises(DataError, match=r"record 'r0': .*(lies outside|no such file)"):
+        write_shards(MadeRows("one", 1, lambda number: row), tmp_path / "out", form="webdataset", audio_root=clips)
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 

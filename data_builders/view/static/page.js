@@ -3,6 +3,7 @@
 const at = (id) => document.getElementById(id);
 let items = [];
 let current = -1;
+let displayed = -1; // what is on the screen: differs from current while a record is on its way
 
 function make(tag, text = "", className = "") {
   const node = document.createElement(tag);
@@ -41,7 +42,7 @@ async function load() {
     entry.append(button);
     return entry;
   }));
-  current = -1;
+  current = displayed = -1;
   at("main").hidden = !items.length;
   if (items.length) await show(0);
 }
@@ -93,6 +94,7 @@ async function show(place) {
 }
 
 function mark(verdict) {
+  displayed = current;
   items[current].verdict = verdict;
   const buttons = at("list").querySelectorAll("button");
   buttons.forEach((button, place) => button.setAttribute("aria-current", String(place === current)));
@@ -103,7 +105,7 @@ function mark(verdict) {
 }
 
 async function decide(verdict) {
-  if (current < 0) return;
+  if (current < 0 || displayed !== current) return;
   const place = current;
   const answer = await ask(`/api/items/${items[place].number}/review`, {
     method: "POST",

@@ -58,7 +58,9 @@ def test_clips_and_pictures(client, tiny_data):
     assert client.get("/clips/2/1").status_code == 404
 
 
-@pytest.mark.parametrize("name", ["../secret.wav", "{absolute}", "clips/../../secret.wav", "link.wav", "linked/secret.wav"])
+@pytest.mark.parametrize(
+    "name", ["../secret.wav", "{absolute}", "clips/../../secret.wav", "link.wav", "linked/secret.wav"]
+)
 def test_nothing_outside_the_folder_is_served(tmp_path, name):
     folder = tmp_path / "set"
     folder.mkdir()
@@ -72,7 +74,9 @@ def test_nothing_outside_the_folder_is_served(tmp_path, name):
         assert reply.json() == {"error": "no such clip in the data folder"}
 
 
-@pytest.mark.parametrize("path", ["/static/../app.py", "/static/%2e%2e/app.py", "/clips/0/../../train.jsonl", "/train.jsonl"])
+@pytest.mark.parametrize(
+    "path", ["/static/../app.py", "/static/%2e%2e/app.py", "/clips/0/../../train.jsonl", "/train.jsonl"]
+)
 def test_no_path_leads_out_of_the_page(client, path):
     assert client.get(path).status_code == 404
 
@@ -103,7 +107,13 @@ def test_decisions_are_on_disk_and_the_last_one_counts(client, tiny_data):
     client.post("/api/items/3/review", json={"verdict": "clear"})
     lines = [json.loads(line) for line in (tiny_data / "review.jsonl").read_text().splitlines()]
     assert len(lines) == 6
-    assert lines[2] | {"at": ""} == {"file": "train.jsonl", "id": "r1", "verdict": "reject", "note": "wrong name", "at": ""}
+    assert lines[2] | {"at": ""} == {
+        "file": "train.jsonl",
+        "id": "r1",
+        "verdict": "reject",
+        "note": "wrong name",
+        "at": "",
+    }
     assert ReviewFile(tiny_data / "review.jsonl").counts() == {"accept": 1, "reject": 1}
     assert [item["id"] for item in client.get("/api/items?state=reject").json()["items"]] == ["r1"]
     assert len(client.get("/api/items?state=open").json()["items"]) == 6
