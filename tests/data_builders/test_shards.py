@@ -1,4 +1,4 @@
-"""Shards: the same bytes from any number of workers, whole or absent, finished after a stop, checked by the manifest."""
+"""Shards: the same bytes from any number of workers, finished after a stop, checked by the manifest."""
 
 import hashlib
 import json

@@ -54,6 +54,7 @@ function count(counts) {
 async function show(place) {
   if (place < 0 || place >= items.length) return;
   current = place;
+  delete at("main").dataset.number;
   const item = await ask(`/api/items/${items[place].number}`);
   if (current !== place) return;
   const record = item.record;

@@ -109,6 +109,7 @@ def test_the_list_is_filtered_by_task_and_state(page):
     page.wait("document.querySelectorAll('#list button').length === 1")
     page.run(f"({choose})('task', '')")
     page.wait("document.querySelectorAll('#list button').length === 8")
+    page.wait("document.getElementById('main').dataset.number === '0'")
     page.press("r")
     page.wait("document.getElementById('counts').textContent.includes('1 rejected')")
     page.run(f"({choose})('state', 'reject')")
