@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_builders.filters.base import FUNNEL_NAME, Funnel, Rejects, run_filters
+from data_builders.filters.base import FUNNEL_NAME, Filter, Funnel, Rejects, run_filters
 from data_builders.filters.blind import Blind
 from data_builders.filters.grounding import Grounding
 from data_builders.filters.phrases_filter import Phrases
@@ -26,7 +26,7 @@ def check_asked(asked: dict[str, Asked], folder: Path) -> tuple[dict[str, Asked]
     """The questions of each split that pass, and the funnel of all splits together, written as funnel.json."""
     funnel = Funnel()
     kept: dict[str, list[Record]] = {split: [] for split in asked}
-    filters = [Phrases(), Grounding(), Blind(action="mark")]
+    filters: list[Filter] = [Phrases(), Grounding(), Blind(action="mark")]
     with Rejects(folder / REJECTS_NAME) as rejects:
         for record in run_filters(
             lambda: (row for part in asked.values() for row in part.records), filters, funnel, rejects.add
