@@ -9,7 +9,7 @@ from data_builders.clips import seeded
 from lalm.data.records import Record, read_records
 from lalm.errors import DataError
 
-SKIPPED = (".rejects.jsonl", "review.jsonl", ".registry.jsonl", "quarantine.jsonl")
+SKIPPED = ("rejects.jsonl", "review.jsonl", ".registry.jsonl", "quarantine.jsonl")
 """Files of a set that end like records and hold none."""
 
 

@@ -95,7 +95,9 @@ def test_split_keeps_old_clips_where_they_are(records, tmp_path):
 
 def test_shards_are_written_found_and_checked(records, tmp_path):
     out = tmp_path / "shards"
-    assert "8 records in 3 shards" in call("export-to-shards", records, "-o", out, "--rows", 3, "--format", "webdataset")
+    assert "8 records in 3 shards" in call(
+        "export-to-shards", records, "-o", out, "--rows", 3, "--format", "webdataset"
+    )
     assert "8 records" in call("validate", out)
     (out / "shard-00001.tar").write_bytes(b"damaged")
     assert "its sha256 is not that of the manifest" in call("validate", out, code=1)
