@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -181,3 +183,30 @@ def test_memory_does_not_grow_with_the_set(tmp_path):
         done = subprocess.run([sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
     assert peaks[1] < peaks[0] + 30, peaks
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_nothing(tmp_path):
+    """SIGKILL while shards are written by two processes; the second run finishes to the same bytes."""
+    out = tmp_path / "out"
+    code = MEASURE.replace("rows_per_shard=2000", "rows_per_shard=500, workers=2").replace(
+        "write_shards(Made", "if __name__ == '__main__':\n  write_shards(Made"
+    )
+    script = tmp_path / "killed.py"
+    script.write_text(code)
+    arguments = [sys.executable, str(script), "20000", str(out), os.path.dirname(__file__), os.getcwd()]
+    running = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
+    end = time.monotonic() + 120
+    while len(list(out.glob("shard-*"))) < 5:
+        assert running.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not (out / MANIFEST).exists()
+    assert len(list(out.glob("shard-*"))) < 40
+    write_shards(source(20000), out, rows_per_shard=500)
+    whole = tmp_path / "whole"
+    write_shards(source(20000), whole, rows_per_shard=500)
+    assert digests(out) == digests(whole)
+    assert [record.id for record in read_shards(out)] == [f"r{number}" for number in range(20000)]
