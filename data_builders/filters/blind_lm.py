@@ -39,20 +39,27 @@ class LocalModelBlind:
             listed = list(question.options)
             seeded(self.seed, "blind", question.id, order).shuffle(listed)
             prompt = PROMPT.format(question=question.text, options=", ".join(listed))
-            for place, option in enumerate(question.options):
-                totals[place] += self._log_likelihood(prompt, f" {option}") / self.orders
+            answers = [f" {option}" for option in question.options]
+            for place, found in enumerate(self.log_likelihoods(prompt, answers)):
+                totals[place] += found / self.orders
         return totals
 
-    def _log_likelihood(self, prompt: str, answer: str) -> float:
+    def log_likelihoods(self, prompt: str, answers: Sequence[str]) -> list[float]:
+        """The mean log-likelihood of a token of each answer after the prompt, in one padded batch."""
         import torch
 
         prompt_ids = self.tokenizer(prompt, add_special_tokens=True)["input_ids"]
-        answer_ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        ids = torch.tensor([prompt_ids + answer_ids], device=self.model.device)
+        answer_ids = [self.tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
+        longest = max(map(len, answer_ids))
+        rows = [prompt_ids + ids + [0] * (longest - len(ids)) for ids in answer_ids]
+        lengths = torch.tensor([[len(ids)] for ids in answer_ids])
+        real = (torch.arange(longest) < lengths).to(self.model.device)
+        ids = torch.tensor(rows, device=self.model.device)
+        mask = torch.cat([torch.ones(len(rows), len(prompt_ids), device=real.device, dtype=torch.bool), real], dim=1)
         with torch.inference_mode():
-            logits = self.model(input_ids=ids).logits[0, len(prompt_ids) - 1 : -1].float()
-        chosen = logits.log_softmax(-1).gather(1, ids[0, len(prompt_ids) :, None])
-        return float(chosen.mean())
+            logits = self.model(input_ids=ids, attention_mask=mask.long()).logits[:, len(prompt_ids) - 1 : -1].float()
+        chosen = logits.log_softmax(-1).gather(2, ids[:, len(prompt_ids) :, None])[..., 0]
+        return ((chosen * real).sum(1) / real.sum(1)).tolist()
 
 
 def load_local_model(folder: Path, **options: Any) -> LocalModelBlind:

@@ -31,12 +31,13 @@ QUESTION = Closed("q", "name", "What is heard?", ("dog", "a gong"), 0, "clip")
 
 def test_likelihood_is_the_models_own(scorer):
     prompt, answer = "Which? Answer:", " dog"
+    batched = scorer.log_likelihoods(prompt, [" a much longer answer", answer, " x"])
     ids = torch.tensor([Letters()(prompt)["input_ids"] + Letters()(answer, False)["input_ids"]])
     labels = ids.clone()
     labels[:, : -len(answer)] = -100
     with torch.no_grad():
         loss = scorer.model(input_ids=ids, labels=labels).loss
-    assert scorer._log_likelihood(prompt, answer) == pytest.approx(-float(loss), abs=1e-5)
+    assert batched[1] == pytest.approx(-float(loss), abs=1e-5)
 
 
 def test_scores_depend_on_neither_place_nor_call(scorer):
