@@ -56,6 +56,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
+    sequence_loss = staticmethod(language_model_loss)
+    """Decoder states and labels -> loss; `lalm bench` puts `full_vocabulary_loss` here to measure the difference."""
 
     def __init__(
         self,
@@ -279,7 +281,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         hidden_states = self.get_decoder()(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        loss = language_model_loss(
+        loss = self.sequence_loss(
             hidden_states,
             labels,
             self._head,

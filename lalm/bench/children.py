@@ -1,0 +1,105 @@
+"""Sides of a measurement in processes of their own: each has its own peak of memory, and only one works at a time.
+
+    with Side("ours", OurRun(...)) as side:
+        side.next()         # lets it do its next piece, and returns what it measured
+        side.peak_memory    # of its process, so far
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any
+
+from lalm.bench.machine import peak_memory_bytes
+from lalm.errors import TrainingError
+
+KINDS = {
+    "ours": "lalm.bench.ours:run_ours",
+    "salmonn": "lalm.bench.peer_salmonn:run_salmonn",
+    "granite_speech": "lalm.bench.peer_transformers:run_granite_speech",
+    "qwen2_audio": "lalm.bench.peer_transformers:run_qwen2_audio",
+    "matrix_peak": "lalm.bench.machine:report_matrix_peak",
+    "loader": "lalm.bench.growth:run_loader",
+}
+"""A function of (run, pace) for each kind of side."""
+LAST_WORDS_SECONDS = 10
+
+
+class Side:
+    """A child process that runs one side, piece by piece.
+
+    Args:
+        kind: one of `KINDS`.
+        run: what to run; is sent to the process.
+    """
+
+    def __init__(self, kind: str, run: Any):
+        self.kind, self.peak_memory = kind, 0
+        # A fresh interpreter: a forked one would begin with this one's memory, and with its threads' locks.
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, kind, run), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def next(self) -> dict[str, Any]:
+        """Lets the side do its next piece and waits for its result.
+
+        Raises:
+            TrainingError: if the side fails or ends early; its traceback is in the message.
+        """
+        try:
+            self.connection.send("go")
+            result = self.connection.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self.process.join(LAST_WORDS_SECONDS)
+            raise TrainingError(
+                f"bench: the process of '{self.kind}' ended early (exit status {self.process.exitcode}). A negative "
+                "status is a signal: with -9 the machine most likely ran out of memory."
+            ) from None
+        if "error" in result:
+            raise TrainingError(f"bench: '{self.kind}' failed:\n{result['error']}")
+        self.peak_memory = result.pop("peak_memory")
+        return result
+
+    def close(self) -> None:
+        """Ends the process, wherever it is."""
+        self.connection.close()
+        self.process.terminate()
+        self.process.join()
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _PipePace:
+    def __init__(self, connection: Connection):
+        self.connection = connection
+
+    def wait(self) -> None:
+        self.connection.recv()
+
+    def done(self, result: dict[str, Any]) -> None:
+        self.connection.send(result | {"peak_memory": peak_memory_bytes()})
+
+
+def _serve(connection: Connection, kind: str, run: Any) -> None:
+    try:
+        find_side(kind)(run, _PipePace(connection))
+    except EOFError:
+        return  # Nobody wants another piece.
+    except Exception:
+        connection.send({"error": traceback.format_exc()})
+
+
+def find_side(kind: str) -> Callable[[Any, Any], None]:
+    """The function that runs a kind of side."""
+    module, _, name = KINDS[kind].partition(":")
+    return getattr(import_module(module), name)
