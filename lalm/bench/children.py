@@ -1,12 +1,13 @@
 """Sides of a measurement in processes of their own: each has its own peak of memory, and only one works at a time.
 
-    with Side("ours", OurRun(...)) as side:
-        side.next()         # lets it do its next piece, and returns what it measured
-        side.peak_memory    # of its process, so far
+with Side("ours", OurRun(...)) as side:
+    side.next()         # lets it do its next piece, and returns what it measured
+    side.peak_memory    # of its process, so far
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import traceback
 from collections.abc import Callable
@@ -38,33 +39,46 @@ class Side:
     """
 
     def __init__(self, kind: str, run: Any):
-        self.kind, self.peak_memory = kind, 0
+        self.kind, self.peak_memory, self.is_ready = kind, 0, False
         # A fresh interpreter: a forked one would begin with this one's memory, and with its threads' locks.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, kind, run), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, kind), daemon=True)
         self.process.start()
         theirs.close()
+        self.connection.send(run)
+        self._await_rest()
 
     def next(self) -> dict[str, Any]:
-        """Lets the side do its next piece and waits for its result.
+        """Lets the side do its next piece and waits for its result, and until it rests again.
 
         Raises:
-            TrainingError: if the side fails or ends early; its traceback is in the message.
+            TrainingError: if the side fails or has nothing left to do; its traceback is in the message.
         """
+        if not self.is_ready:
+            raise TrainingError(f"bench: '{self.kind}' has done all its pieces")
+        self.connection.send("go")
+        result = self._receive()
+        self.peak_memory = result.pop("peak_memory")
+        self._await_rest()
+        return result
+
+    def _await_rest(self) -> None:
+        """Until the side waits for the next piece, or has ended: no other may be measured meanwhile."""
+        self.is_ready = self._receive() == "ready"
+
+    def _receive(self) -> Any:
         try:
-            self.connection.send("go")
-            result = self.connection.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
+            message = self.connection.recv()
+        except (EOFError, ConnectionResetError):
             self.process.join(LAST_WORDS_SECONDS)
             raise TrainingError(
                 f"bench: the process of '{self.kind}' ended early (exit status {self.process.exitcode}). A negative "
                 "status is a signal: with -9 the machine most likely ran out of memory."
             ) from None
-        if "error" in result:
-            raise TrainingError(f"bench: '{self.kind}' failed:\n{result['error']}")
-        self.peak_memory = result.pop("peak_memory")
-        return result
+        if "error" in message:
+            raise TrainingError(f"bench: '{self.kind}' failed:\n{message['error']}")
+        return message
 
     def close(self) -> None:
         """Ends the process, wherever it is."""
@@ -84,15 +98,18 @@ class _PipePace:
         self.connection = connection
 
     def wait(self) -> None:
+        self.connection.send("ready")
         self.connection.recv()
 
     def done(self, result: dict[str, Any]) -> None:
         self.connection.send(result | {"peak_memory": peak_memory_bytes()})
 
 
-def _serve(connection: Connection, kind: str, run: Any) -> None:
+def _serve(connection: Connection, kind: str) -> None:
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # It warns of kernels that it lacks, at each import.
     try:
-        find_side(kind)(run, _PipePace(connection))
+        find_side(kind)(connection.recv(), _PipePace(connection))
+        connection.send("end")
     except EOFError:
         return  # Nobody wants another piece.
     except Exception:

@@ -81,4 +81,11 @@ def report_matrix_peak(dtypes: tuple[str, ...], pace: Any) -> None:
     """A side of a measurement: the machine's name and its fastest matrix product in each type."""
     pace.wait()
     peaks = {name: matrix_flops_per_second(getattr(torch, name)) for name in dtypes}
-    pace.done({"device": device_name(), "matrix_flops_per_second": peaks, "load_average": load_average()})
+    pace.done(
+        {
+            "device": device_name(),
+            "matrix_flops_per_second": peaks,
+            "load_average": load_average(),
+            "has_gpu": torch.cuda.is_available(),
+        }
+    )

@@ -1,7 +1,7 @@
 """Where the time of a step goes, and how much work each part was given: wraps around a model's own parts.
 
-Backward time is cut by gradient hooks: from its start to the gradient of the decoder's states it is the loss, from there
-to the gradient of the embeddings it is the decoder, and the rest is the projector.
+Backward time is cut by gradient hooks: from its start to the gradient of the decoder's states it is the loss, from
+there to the gradient of the embeddings it is the decoder, and the rest is the projector.
 """
 
 from __future__ import annotations
