@@ -2,8 +2,8 @@
 
 For each peer and each number of questions a clip, ours (with the peer's own encoders and audio positions a second) and
 the peer are trained for two epochs in turns: pieces of ours are spread between the steps of the peer, so that whatever
-else the machine does falls on both. The first epoch is cold: ours reads and encodes every clip in it. A peer does the same
-work in every epoch; it is timed on `num_steps` steps of each, every one of which holds each clip once.
+else the machine does falls on both. The first epoch is cold: ours reads and encodes every clip in it. A peer does the
+same work in every epoch; it is timed on `num_steps` steps of each, every one of which holds each clip once.
 """
 
 from __future__ import annotations
