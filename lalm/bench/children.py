@@ -15,7 +15,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lalm.bench.machine import peak_memory_bytes
+from lalm.bench.machine import forget_peak, peak_memory_bytes
 from lalm.errors import TrainingError
 
 KINDS = {
@@ -95,9 +95,12 @@ class Side:
 
 class _PipePace:
     def __init__(self, connection: Connection):
-        self.connection = connection
+        self.connection, self.has_begun = connection, False
 
     def wait(self) -> None:
+        if not self.has_begun:
+            forget_peak()
+        self.has_begun = True
         self.connection.send("ready")
         self.connection.recv()
 

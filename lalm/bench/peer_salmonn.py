@@ -48,6 +48,7 @@ class SalmonnStyle(nn.Module):
             frozen.requires_grad_(False)
         add_lora(self.language_model, parts.lora)
         self.tokenizer = parts.tokenizer
+        self.to(parts.model.device)
 
     def encode(self, mel: Tensor, waves: Tensor, num_samples: Tensor) -> Tensor:
         """`mel [B, M, 3000]`, `waves [B, S]` padded with zeros -> `[B, 88, D]` for 30 s."""

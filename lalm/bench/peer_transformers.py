@@ -30,7 +30,7 @@ from transformers import (
 from transformers.audio_utils import mel_filter_bank
 
 from lalm.bench.ours import Pace, StepReports
-from lalm.bench.peer import IGNORED, Parts, PeerRun, Sample, build_parts, pad_rows
+from lalm.bench.peer import IGNORED, Parts, PeerRun, Sample, Samples, build_parts, pad_rows
 from lalm.bench.sizes import Sizes
 from lalm.bench.workload import SAMPLE_RATE_HZ
 from lalm.model.decoder import add_lora
@@ -48,8 +48,9 @@ def run_granite_speech(run: PeerRun, pace: Pace) -> None:
     with tempfile.TemporaryDirectory(prefix="lalm-bench-") as folder:
         parts = build_parts(run, Path(folder), "granite_speech")
         tokenizer = _with_audio_tokens(parts.tokenizer, "granite_speech")
-        model = build_granite_speech(run.sizes, parts, tokenizer)
-        _train(model, parts, _GraniteCollator(tokenizer), run, pace, Path(folder))
+        model, samples = build_granite_speech(run.sizes, parts, tokenizer), parts.samples
+        del parts  # Its copies of the weights are no part of the peer's memory.
+        _train(model, samples, _GraniteCollator(tokenizer), run, pace, Path(folder))
 
 
 def run_qwen2_audio(run: PeerRun, pace: Pace) -> None:
@@ -57,8 +58,9 @@ def run_qwen2_audio(run: PeerRun, pace: Pace) -> None:
     with tempfile.TemporaryDirectory(prefix="lalm-bench-") as folder:
         parts = build_parts(run, Path(folder), "qwen2_audio")
         tokenizer = _with_audio_tokens(parts.tokenizer, "qwen2_audio")
-        model = build_qwen2_audio(run.sizes, parts, tokenizer)
-        _train(model, parts, _QwenCollator(tokenizer), run, pace, Path(folder))
+        model, samples = build_qwen2_audio(run.sizes, parts, tokenizer), parts.samples
+        del parts
+        _train(model, samples, _QwenCollator(tokenizer), run, pace, Path(folder))
 
 
 def build_granite_speech(
@@ -196,9 +198,9 @@ class _OrderedTrainer(Trainer):
         return SequentialSampler(train_dataset or self.train_dataset)
 
 
-def _train(model: nn.Module, parts: Parts, collator: Any, run: PeerRun, pace: Pace, folder: Path) -> None:
+def _train(model: nn.Module, samples: Samples, collator: Any, run: PeerRun, pace: Pace, folder: Path) -> None:
     join_processes()
-    num_records = len(parts.samples)
+    num_records = len(samples)
     order = [number % num_records for number in range(run.num_steps * run.batch_records)]
     args = TrainingArguments(
         output_dir=str(folder / "peer"),
@@ -220,7 +222,7 @@ def _train(model: nn.Module, parts: Parts, collator: Any, run: PeerRun, pace: Pa
     trainer = _OrderedTrainer(
         model=model,
         args=args,
-        train_dataset=Subset(parts.samples, order),
+        train_dataset=Subset(samples, order),
         data_collator=collator,
         callbacks=[steps],
     )

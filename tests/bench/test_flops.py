@@ -99,5 +99,5 @@ def test_a_clip_costs_its_real_length():
 
 
 def test_unknown_size_is_refused():
-    with pytest.raises(RecipeError, match="--size huge: unknown. Accepted: tiny, smol, 7b"):
+    with pytest.raises(RecipeError, match=r"--size huge: unknown\. Accepted: tiny, smol, 7b"):
         find_sizes("huge")

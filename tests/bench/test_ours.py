@@ -78,7 +78,9 @@ def test_both_encoders_run(run_tiny):
 
 
 def test_audio_positions_are_those_of_the_peer(run_tiny):
-    tokens = {audio: run_tiny(audio=audio)[0]["useful_tokens"] for audio in ("salmonn", "granite_speech", "qwen2_audio")}
+    tokens = {
+        audio: run_tiny(audio=audio)[0]["useful_tokens"] for audio in ("salmonn", "granite_speech", "qwen2_audio")
+    }
     assert tokens["salmonn"] < tokens["granite_speech"] < tokens["qwen2_audio"]
 
 
