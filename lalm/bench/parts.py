@@ -7,7 +7,7 @@ there to the gradient of the embeddings it is the decoder, and the rest is the p
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +30,7 @@ class PartTimer:
     """
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.work: Counter[str] = Counter()
         self._mark = 0.0
         self._part = ""

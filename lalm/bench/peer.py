@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from lalm.audio.io import load_audio
 from lalm.bench.sizes import Audio, Sizes, bench_recipe
@@ -78,6 +79,13 @@ def build_parts(run: PeerRun, folder: Path, audio: Audio, *, second_encoder: boo
     bare = recipe.language_model.model_copy(update={"lora": None, "attention": "sdpa"})
     model, processor = build_model(recipe.model_copy(update={"language_model": bare}))
     return Parts(model, processor.tokenizer, Samples(records, folder), lora)
+
+
+def text_sizes(parts: Parts) -> dict[str, Any]:
+    """The configuration of our language model, as a dictionary."""
+    config = parts.model.config.text_config
+    assert isinstance(config, PreTrainedConfig)
+    return config.to_dict()
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:

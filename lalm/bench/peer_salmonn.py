@@ -12,10 +12,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import WhisperFeatureExtractor
+from transformers import Blip2QFormerModel, PreTrainedModel, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from lalm.audio.features import kaldi_filterbank
 from lalm.bench.machine import synchronize
@@ -23,7 +25,7 @@ from lalm.bench.ours import Pace
 from lalm.bench.peer import IGNORED, Parts, PeerRun, Sample, build_parts, pad_rows
 from lalm.bench.workload import SAMPLE_RATE_HZ
 from lalm.encoders.beats import FILTERBANK_MEAN, FILTERBANK_STD, NUM_MEL_BINS, PATCHES_PER_COLUMN
-from lalm.encoders.beats_network import PATCH_FRAMES
+from lalm.encoders.beats_network import PATCH_FRAMES, BeatsNetwork
 from lalm.model.decoder import add_lora
 
 WINDOW_STEPS = 17
@@ -34,13 +36,17 @@ WEIGHT_DECAY = 0.05
 class SalmonnStyle(nn.Module):
     """Both encoders, the Q-Former and the language model of `parts`, joined as the paper does."""
 
+    whisper: WhisperEncoder
+    beats: BeatsNetwork
+    qformer: Blip2QFormerModel
+    language_model: PreTrainedModel
+
     def __init__(self, parts: Parts):
         super().__init__()
-        whisper, beats = parts.model.audio_tower.encoders
-        self.whisper, self.beats = whisper.model, beats.model
-        width = self.whisper.config.d_model
-        self.ln_speech, self.ln_audio = nn.LayerNorm(width), nn.LayerNorm(beats.width)
-        projector = parts.model.multi_modal_projector
+        encoders: Any = parts.model.audio_tower.encoders
+        self.whisper, self.beats = encoders[0].model, encoders[1].model
+        self.ln_speech, self.ln_audio = nn.LayerNorm(encoders[0].width), nn.LayerNorm(encoders[1].width)
+        projector: Any = parts.model.multi_modal_projector
         self.queries, self.qformer = projector.queries, projector.qformer
         self.to_decoder = projector.to_decoder
         self.language_model = parts.model.language_model
@@ -83,7 +89,8 @@ class SalmonnStyle(nn.Module):
         labels = [[IGNORED] * len(prompt) + answer for prompt, answer in zip(prompts, answers, strict=True)]
         ids, targets = pad_rows(rows, end).to(audio.device), pad_rows(labels, IGNORED).to(audio.device)
         front = before.shape[1] + audio.shape[1]
-        embeds = torch.cat([embed(before), audio.to(embed.weight.dtype), embed(ids)], dim=1)
+        text = embed(ids)
+        embeds = torch.cat([embed(before), audio.to(text.dtype), text], dim=1)
         real = pad_rows([[1] * (front + len(row)) for row in rows], 0).to(audio.device)
         targets = nn.functional.pad(targets, (front, 0), value=IGNORED)
         return self.language_model(inputs_embeds=embeds, attention_mask=real, labels=targets, use_cache=False).loss

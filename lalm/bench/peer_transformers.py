@@ -30,7 +30,7 @@ from transformers import (
 from transformers.audio_utils import mel_filter_bank
 
 from lalm.bench.ours import Pace, StepReports
-from lalm.bench.peer import IGNORED, Parts, PeerRun, Sample, Samples, build_parts, pad_rows
+from lalm.bench.peer import IGNORED, Parts, PeerRun, Sample, Samples, build_parts, pad_rows, text_sizes
 from lalm.bench.sizes import Sizes
 from lalm.bench.workload import SAMPLE_RATE_HZ
 from lalm.model.decoder import add_lora
@@ -69,7 +69,7 @@ def build_granite_speech(
     """A Conformer of Whisper's width, depth and heads; its own windows of 15 steps with 3 queries."""
     whisper, qformer = sizes.whisper, sizes.qformer
     config = GraniteSpeechConfig(
-        text_config=parts.model.config.text_config.to_dict(),
+        text_config=text_sizes(parts),
         encoder_config={
             "model_type": "granite_speech_encoder",
             "input_dim": 2 * MEL_BINS,
@@ -90,7 +90,7 @@ def build_granite_speech(
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },
-        audio_token_index=tokenizer.convert_tokens_to_ids(AUDIO_TOKENS["granite_speech"][0]),
+        audio_token_index=_token_id(tokenizer, AUDIO_TOKENS["granite_speech"][0]),
         downsample_rate=WINDOW // QUERIES,
         window_size=WINDOW,
         has_lora_adapter=False,
@@ -106,15 +106,15 @@ def build_qwen2_audio(
     sizes: Sizes, parts: Parts, tokenizer: PreTrainedTokenizerBase
 ) -> Qwen2AudioForConditionalGeneration:
     """Our Whisper's weights in its encoder; the mean of two steps through one linear layer."""
-    encoder = parts.model.audio_tower.encoders[0].model
+    encoder: Any = parts.model.audio_tower.encoders[0]
     config = Qwen2AudioConfig(
-        text_config=parts.model.config.text_config.to_dict(),
+        text_config=text_sizes(parts),
         audio_config={**sizes.whisper, "model_type": "qwen2_audio_encoder", "num_mel_bins": MEL_BINS},
-        audio_token_index=tokenizer.convert_tokens_to_ids(AUDIO_TOKENS["qwen2_audio"][0]),
+        audio_token_index=_token_id(tokenizer, AUDIO_TOKENS["qwen2_audio"][0]),
     )
     model = Qwen2AudioForConditionalGeneration(config)
     model.model.language_model.load_state_dict(parts.model.get_decoder().state_dict())
-    model.model.audio_tower.load_state_dict(encoder.state_dict())
+    model.model.audio_tower.load_state_dict(encoder.model.state_dict())
     _freeze_but(model, model.model.multi_modal_projector)
     add_lora(model.model.language_model, parts.lora)
     return model
@@ -195,7 +195,7 @@ class _OrderedTrainer(Trainer):
     """Takes the records in file order, so that every step holds each clip once, as all systems' steps do."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)
+        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)  # type: ignore[arg-type]
 
 
 def _train(model: nn.Module, samples: Samples, collator: Any, run: PeerRun, pace: Pace, folder: Path) -> None:
@@ -233,6 +233,12 @@ def _train(model: nn.Module, samples: Samples, collator: Any, run: PeerRun, pace
 def _with_audio_tokens(tokenizer: PreTrainedTokenizerBase, peer: str) -> PreTrainedTokenizerBase:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *AUDIO_TOKENS[peer]]})
     return tokenizer
+
+
+def _token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+    number = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(number, int)
+    return number
 
 
 def _text_tensors(
