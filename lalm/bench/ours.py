@@ -19,13 +19,13 @@ from rich.console import Console
 from transformers import TrainerCallback
 
 from lalm.bench.flops import Cost, decoder_cost, encoder_flops, head_cost, linear_cost, qformer_cost
+from lalm.bench.full_vocabulary import full_vocabulary_loss
 from lalm.bench.machine import synchronize
 from lalm.bench.parts import PartTimer
 from lalm.bench.sizes import Audio, Sizes, Switches, bench_recipe
 from lalm.bench.workload import SAMPLE_RATE_HZ, Workload, clip_samples, needed_work, useful_decoder_work, write_workload
 from lalm.data.dataset import StageData, build_stage_data
 from lalm.model.build import build_model
-from lalm.model.loss import full_vocabulary_loss
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.recipe.projectors import QFormerSection
 from lalm.recipe.schema import Recipe

@@ -55,20 +55,5 @@ def language_model_loss(
     return total / (len(targets) if num_items is None else num_items)
 
 
-def full_vocabulary_loss(
-    hidden_states: Tensor,
-    labels: Tensor,
-    head: Callable[[Tensor], Tensor],
-    *,
-    vocab_size: int,
-    num_items: Tensor | float | None = None,
-) -> Tensor:
-    """As `language_model_loss`, with logits `[B, L, V]` at all positions at once: what it is measured against."""
-    targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
-    logits = head(hidden_states).float().view(-1, vocab_size)
-    total = nn.functional.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
-    return total / ((targets != IGNORED).sum() if num_items is None else num_items)
-
-
 def _summed_loss(hidden_states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
     return nn.functional.cross_entropy(head(hidden_states).float(), targets, reduction="sum")

@@ -57,7 +57,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
     sequence_loss = staticmethod(language_model_loss)
-    """Decoder states and labels -> loss; `lalm bench` puts `full_vocabulary_loss` here to measure the difference."""
+    """Decoder states and labels -> loss; `lalm bench` measures another here."""
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lalm.model import loss as loss_module
-from lalm.model.loss import IGNORED, full_vocabulary_loss, language_model_loss, supervised_positions
+from lalm.model.loss import IGNORED, language_model_loss, supervised_positions
 
 
 @pytest.fixture
@@ -36,14 +36,6 @@ def test_equals_the_full_loss_and_its_gradients(case, chunk_logits, monkeypatch)
     torch.testing.assert_close(got, expected)
     for a, b in zip(got_grads, expected_grads, strict=True):
         torch.testing.assert_close(a, b)
-
-
-def test_logits_at_all_positions_give_the_same_loss(case):
-    head, hidden, labels = case
-    everywhere = full_vocabulary_loss(hidden, labels, head, vocab_size=50)
-    torch.testing.assert_close(everywhere, language_model_loss(hidden, labels, head, vocab_size=50))
-    shared = full_vocabulary_loss(hidden, labels, head, vocab_size=50, num_items=100.0)
-    torch.testing.assert_close(shared, language_model_loss(hidden, labels, head, vocab_size=50, num_items=100.0))
 
 
 def test_accumulated_micro_batches_add_up_to_the_whole(case):
