@@ -13,7 +13,7 @@ from lalm.model.loss import language_model_loss, supervised_positions
 def full_vocabulary_loss(
     hidden_states: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], *, vocab_size: int, **options: Any
 ) -> Any:
-    """As `language_model_loss`, after logits `[B, L, V]` are made and normalised in float32 at all positions at once."""
+    """As `language_model_loss`, after logits `[B, L, V]` are made and normalised in float32 at all positions."""
     everywhere = head(hidden_states).float().log_softmax(dim=-1)
     is_used, _ = supervised_positions(labels)
     # All in one chunk (`vocab_size` decides the chunks alone); normalising what is normalised changes nothing.

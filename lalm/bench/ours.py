@@ -25,6 +25,7 @@ from lalm.bench.parts import PartTimer
 from lalm.bench.sizes import Audio, Sizes, Switches, bench_recipe
 from lalm.bench.workload import SAMPLE_RATE_HZ, Workload, clip_samples, needed_work, useful_decoder_work, write_workload
 from lalm.data.dataset import StageData, build_stage_data
+from lalm.data.mixture import QUESTIONS_PER_CLIP
 from lalm.model.build import build_model
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.recipe.projectors import QFormerSection
@@ -187,7 +188,7 @@ def useful_flops(recipe: Recipe, run: OurRun, data: StageData, audio_positions: 
     """
     sizes = run.sizes.language_model
     tokens, pairs = useful_decoder_work(data.examples)
-    groups = -(-run.workload.questions_per_clip // 4)
+    groups = -(-run.workload.questions_per_clip // QUESTIONS_PER_CLIP)
     if isinstance(recipe.projector, QFormerSection):
         queries = recipe.projector.queries
         projector = qformer_cost(

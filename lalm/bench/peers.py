@@ -23,12 +23,7 @@ from lalm.bench.sizes import Audio, Sizes
 from lalm.bench.workload import Workload
 from lalm.errors import RecipeError
 
-PEERS: dict[str, Audio] = {
-    "salmonn": "salmonn",
-    "granite_speech": "granite_speech",
-    "qwen2_audio": "qwen2_audio",
-}
-"""Name -> whose audio path ours has beside it."""
+PEERS: tuple[Audio, ...] = ("salmonn", "granite_speech", "qwen2_audio")
 WITH_SECOND_ENCODER = {"salmonn"}
 HEADLINE_QUESTIONS = 4
 """The ratios that are reported first are at so many questions a clip, where they are measured."""
@@ -45,7 +40,7 @@ class PeersOptions:
     num_clips: int = 8
     num_steps: int = 1
     """Steps of a peer in each epoch."""
-    peers: tuple[str, ...] = tuple(PEERS)
+    peers: tuple[Audio, ...] = PEERS
     clip_seconds: tuple[float, float] = (2.0, 30.0)
     seed: int = 0
 
@@ -119,7 +114,7 @@ def memory_ratios(rows: Sequence[dict[str, Any]], questions: int) -> dict[str, f
 
 
 def _compare(
-    peer: str, questions: int, precisions: Sequence[str], options: PeersOptions, progress: Progress, task: Any
+    peer: Audio, questions: int, precisions: Sequence[str], options: PeersOptions, progress: Progress, task: Any
 ) -> Iterator[dict[str, Any]]:
     """One row for each system, precision and epoch."""
     workload = Workload(
@@ -131,7 +126,7 @@ def _compare(
     ours_run = OurRun(
         options.sizes,
         workload,
-        audio=PEERS[peer],
+        audio=peer,
         second_encoder=peer in WITH_SECOND_ENCODER,
         batch_records=options.num_clips,
     )

@@ -88,7 +88,7 @@ def peers(
         questions=_whole_numbers("--questions", questions),
         num_clips=clips,
         num_steps=steps,
-        peers=tuple(name.strip() for name in peers.split(",") if name.strip()),
+        peers=tuple(name.strip() for name in peers.split(",") if name.strip()),  # type: ignore[misc]
         clip_seconds=_range("--seconds", seconds),
     )
     results = compare_peers(options, console)

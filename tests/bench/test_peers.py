@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from lalm.bench.peers import PeersOptions, fastest, headline_questions, interleaved, memory_ratios, ratios, row_of
+from lalm.bench.peers import (
+    PeersOptions,
+    compare_peers,
+    fastest,
+    headline_questions,
+    interleaved,
+    memory_ratios,
+    ratios,
+    row_of,
+)
+from lalm.bench.plots import draw_peers
 from lalm.bench.sizes import TINY
+from lalm.bench.tables import peers_table, ratio_lines
 from lalm.bench.workload import Workload
 from lalm.errors import RecipeError
 
@@ -68,6 +81,27 @@ def test_a_row_counts_preparation_in_the_seconds():
     assert made["samples_per_second"] == 2.0
     assert (made["prepare_seconds"], made["step_seconds"], made["losses"]) == (2.0, [1.0, 1.0], [5.0, 4.0])
     assert made["peak_memory_bytes"] == 7
+
+
+@pytest.mark.slow
+def test_one_peer_is_compared_in_one_run(tmp_path: Path):
+    options = PeersOptions(TINY, questions=(1,), num_clips=2, peers=("granite_speech",), clip_seconds=(0.3, 1.0))
+    results = compare_peers(options, Console(quiet=True))
+    assert set(results["ratios"]) == {"granite_speech"}
+    assert set(results["ratios"]["granite_speech"]) == {"cold", "warm"}
+    assert all(ratio > 0 for ratio in results["ratios"]["granite_speech"].values())
+    measured = [(row["system"], row["precision"], row["epoch"]) for row in results["rows"]]
+    assert measured[:3] == [
+        ("ours", "float32", "cold"),
+        ("granite_speech", "float32", "cold"),
+        ("granite_speech", "bfloat16", "cold"),
+    ]
+    assert [(system, epoch) for system, _, epoch in measured[3:]] == [("ours", "warm"), ("granite_speech", "warm")]
+    assert all(row["records"] == 2 for row in results["rows"])
+    assert all(row["peak_memory_bytes"] > 2**20 for row in results["rows"])
+    assert [path.name for path in draw_peers(results, tmp_path)] == ["bench-peers.png"]
+    assert peers_table(results).row_count == 5
+    assert ratio_lines(results)[0].startswith("granite_speech: ")
 
 
 @pytest.mark.parametrize(
