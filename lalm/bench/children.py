@@ -81,8 +81,9 @@ class Side:
         return message
 
     def close(self) -> None:
-        """Ends the process, wherever it is."""
+        """Ends the process: one that rests goes by itself, and takes its files with it."""
         self.connection.close()
+        self.process.join(LAST_WORDS_SECONDS)
         self.process.terminate()
         self.process.join()
 

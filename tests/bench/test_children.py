@@ -6,6 +6,9 @@ import pytest
 
 from lalm.bench.children import KINDS, Side, find_side
 from lalm.bench.machine import forget_peak, peak_memory_bytes, status_bytes
+from lalm.bench.peer import PeerRun
+from lalm.bench.sizes import TINY
+from lalm.bench.workload import Workload
 from lalm.errors import TrainingError
 
 
@@ -32,6 +35,16 @@ def test_a_side_has_its_own_memory_and_an_end():
         assert side.peak_memory > 2**20
         with pytest.raises(TrainingError, match="'matrix_peak' has done all its pieces"):
             side.next()
+
+
+@pytest.mark.slow
+def test_a_side_that_is_closed_early_leaves_no_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    workload = Workload(num_clips=2, questions_per_clip=1, clip_seconds=(0.3, 0.5))
+    with Side("granite_speech", PeerRun(TINY, workload, num_steps=2, batch_records=2)) as side:
+        assert side.next()["records"] == 2
+        assert list(tmp_path.glob("lalm-bench-*"))
+    assert not list(tmp_path.glob("lalm-bench-*"))
 
 
 @pytest.mark.slow
