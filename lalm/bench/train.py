@@ -45,7 +45,7 @@ class TrainOptions:
     """Whether each switch is also measured off; else only the case with all of them on."""
     answer_chars: tuple[int, ...] = (16, 48, 96, 192)
     """Answers of the runs from which cost against useful tokens is drawn; none of them if empty."""
-    loader_records: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    loader_records: tuple[int, ...] = (10_000, 30_000, 100_000)
     """Records of which the loader's memory is measured."""
     seed: int = 0
 
