@@ -9,7 +9,7 @@ import typer
 
 from data_builders.cli import app as data_app
 from lalm import __version__
-from lalm.commands import cache, chat, check, doctor, evaluate, models, recipes, show, train
+from lalm.commands import bench, cache, chat, check, doctor, evaluate, models, recipes, show, train
 from lalm.errors import LalmError
 
 USER_ERROR = 2
@@ -30,6 +30,7 @@ app.command()(check.check)
 app.command()(show.show)
 app.command()(doctor.doctor)
 app.command()(cache.cache)
+app.add_typer(bench.app, name="bench")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(models.app, name="models")
 app.add_typer(data_app, name="data")

@@ -61,6 +61,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
+    sequence_loss = staticmethod(language_model_loss)
+    """Decoder states and labels -> loss; `lalm bench` measures another here."""
 
     def __init__(
         self,
@@ -363,7 +365,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         hidden_states = self.get_decoder()(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        loss = language_model_loss(
+        loss = self.sequence_loss(
             hidden_states,
             labels,
             self._head,
