@@ -1,13 +1,17 @@
-"""What a contrastive stage reads: the candidates of each task, and the one that is right."""
+"""What the objectives beside the decoder read: the candidates of each task, the one that is right, the classes."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from lalm.data import contrastive
 from lalm.data.clips import ClipStore
+from lalm.data.contrastive import AlignmentItems
 from lalm.data.dataset import build_stage_data
+from lalm.errors import DataError
 from lalm.model.build import build_model
+from lalm.training.stages import enter_stage
 
 
 def stage_data(tiny_recipe, **changes):
@@ -15,12 +19,13 @@ def stage_data(tiny_recipe, **changes):
     recipe = tiny_recipe.model_copy(update={"stages": (stage,)})
     model, processor = build_model(recipe)
     data = build_stage_data(recipe, 0, processor, ClipStore(processor.sampling_rate))
+    enter_stage(model, stage)
     return model, processor, data
 
 
 def check(processor, data):
     for number in range(len(data.dataset)):
-        batch = data.dataset[number]
+        batch = data.dataset[number]["objective_items"]
         examples = [data.examples[index] for index in data.plan[number]]
         assert len(batch["targets"]) == len(examples)
         for example, target, group in zip(examples, batch["targets"], batch["groups"], strict=True):
@@ -34,7 +39,9 @@ def test_closed_sets_offer_every_answer_of_the_task(tiny_recipe):
     _, processor, data = stage_data(tiny_recipe)
     check(processor, data)
     answers = {example.record.answer for example in data.examples}
-    assert all(len(data.dataset[number]["candidate_ids"]) == len(answers) for number in range(len(data.dataset)))
+    items = [data.dataset[number]["objective_items"] for number in range(len(data.dataset))]
+    assert all(len(item["candidate_ids"]) == len(answers) for item in items)
+    assert all(item["candidate_keys"].tolist() == [0, 1] for item in items)
 
 
 def test_open_sets_offer_the_answers_of_the_batch(tiny_recipe, monkeypatch):
@@ -43,7 +50,7 @@ def test_open_sets_offer_the_answers_of_the_batch(tiny_recipe, monkeypatch):
     check(processor, data)
     for number in range(len(data.dataset)):
         answers = {data.examples[index].record.answer for index in data.plan[number]}
-        assert len(data.dataset[number]["candidate_ids"]) == len(answers)
+        assert len(data.dataset[number]["objective_items"]["candidate_ids"]) == len(answers)
 
 
 def test_the_loss_reaches_the_projector_alone(tiny_recipe):
@@ -54,3 +61,17 @@ def test_the_loss_reaches_the_projector_alone(tiny_recipe):
     parts = model.parts()
     assert all(value.grad is not None for _, value in parts["projector"])
     assert all(value.grad is None for part in ("lora", "encoder", "language_model") for _, value in parts[part])
+
+
+def test_classification_without_a_closed_set_is_refused(examples, monkeypatch):
+    monkeypatch.setattr(contrastive, "MAX_CLOSED_ANSWERS", 2)
+    with pytest.raises(DataError, match=r"at most 2 different answers.*The stage has: qa \(6\)"):
+        AlignmentItems(examples, ["classification"], None)
+
+
+def test_records_of_two_clips_or_none_stay_out(examples):
+    items = AlignmentItems(examples, ["classification"], None)
+    rows = {"a": 0, "b": 1, "c": 2}
+    made = items([examples[0], examples[6], examples[7], examples[3]], rows)
+    assert made["class_rows"].tolist() == [0, 2]
+    assert [items.classes[number] for number in made["class_targets"]] == [("qa", "dog"), ("qa", "nobody at all")]
