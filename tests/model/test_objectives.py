@@ -52,10 +52,27 @@ def test_the_sum_is_of_its_weighted_terms(made):
     assert set(together.losses) == set(WEIGHTS)
     expected = sum(WEIGHTS[name] * float(loss) for name, loss in together.losses.items())
     assert together.loss.item() == pytest.approx(expected, rel=1e-5)
-    for name in WEIGHTS:
-        model, data = made({name: 1.0})
-        alone = model(**data.dataset[0]).loss.item()
+    batch, heads = data.dataset[0], model.objective_heads
+    for name in ("contrastive", "matching", "classification"):
+        heads.weights = {name: 1.0}
+        given = {key: value for key, value in batch.items() if "audio" in key or "feature" in key or "chunk" in key}
+        alone = alignment_only(model, name, given, batch["objective_items"])
         assert alone == pytest.approx(float(together.losses[name]), rel=1e-4), name
+    model.end_objectives()
+    alone = model(**{key: value for key, value in batch.items() if key != "objective_items"}).loss
+    assert alone.item() == pytest.approx(float(together.losses["language_model"]), rel=1e-5)
+
+
+def alignment_only(model, name, audio, items) -> float:
+    """One objective on the same clips, without the decoder."""
+    heads = model.objective_heads
+    kept = heads.matching, heads.classification
+    heads.matching = kept[0] if name == "matching" else None
+    heads.classification = kept[1] if name == "classification" else None
+    output = model(**audio, objective_items=items)
+    heads.matching, heads.classification = kept
+    assert set(output.losses) == {name}
+    return output.loss.item()
 
 
 def test_all_trained_parts_get_gradients_and_no_others(made):
