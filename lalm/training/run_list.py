@@ -16,7 +16,7 @@ from lalm.training.metrics import read_metrics
 
 MEAN_OF_LAST = 20
 """The last loss that is shown is the mean over this many steps of the last stage."""
-SCORES = ("accuracy", "wer", "bleu", "score")
+SCORES = ("accuracy", "wer")
 """The number of a task in metrics.json that stands for it, the first that is there."""
 
 
@@ -31,7 +31,13 @@ class RunSummary:
     last_loss: float | None
     training_seconds: float
     scores: dict[str, float] = field(default_factory=dict)
-    """Task -> its score in the last evaluation; empty where none was made."""
+    """`TASK (accuracy)` or `TASK (wer)` -> the last evaluation's; empty where none was made."""
+
+    @property
+    def mean_accuracy(self) -> str:
+        """`75 % over 3 tasks`, of the tasks that have an accuracy; empty where nothing was measured."""
+        values = [value for name, value in self.scores.items() if name.endswith("(accuracy)")]
+        return f"{sum(values) / len(values):.0%} over {len(values)} tasks" if values else ""
 
     @property
     def progress(self) -> str:
@@ -100,6 +106,9 @@ def _scores(path: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     tasks = json.loads(path.read_text(encoding="utf-8")).get("tasks", {})
-    chosen = {name: next((task[key] for key in SCORES if task.get(key) is not None), None)
-              for name, task in tasks.items()}  # fmt: skip
-    return {name: float(value) for name, value in chosen.items() if value is not None}
+    return {
+        f"{name} ({key})": float(figures[key])
+        for name, figures in tasks.items()
+        for key in [next((key for key in SCORES if figures.get(key) is not None), None)]
+        if key is not None
+    }
