@@ -163,7 +163,8 @@ class StageSection(Section):
     """The most new tokens of a continuation."""
     learning_rates: LearningRates
     only: dict[PartName, tuple[str, ...]] = Field(default_factory=dict)
-    """Train only those parameters of a part whose names match a pattern: `{encoder: ["*.layers.5.*"]}`."""
+    """Train only those parameters of a part whose names match a pattern: `{encoder: ["*.layers.5.*"]}`. The whole part
+    is held in float32."""
     sources: tuple[str, ...] | None = None
     """Names from `data.sources`; all of them by default."""
     tasks: tuple[str, ...] | None = None

@@ -46,6 +46,7 @@ def enter_stage(model: nn.Module, stage: StageSection, *, num_classes: int = 0, 
     """
     give_heads(model, stage, num_classes=num_classes, seed=seed)
     model.requires_grad_(False)
+    widen(model, stage)
     counts = []
     for part, parameters in model.parts().items():
         trains = getattr(stage.learning_rates, part) is not None
@@ -56,12 +57,19 @@ def enter_stage(model: nn.Module, stage: StageSection, *, num_classes: int = 0, 
             )
         chosen = _chosen(stage, part, parameters) if trains else []
         for _, parameter in chosen:
-            parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
         total = sum(_size(parameter) for _, parameter in parameters)
         counts.append(PartCount(part, total, sum(_size(parameter) for _, parameter in chosen)))
     model.set_lora_scale(stage.lora_scale)
     return counts
+
+
+def widen(model: nn.Module, stage: StageSection) -> None:
+    """Makes the parts that the stage trains float32, whole: layers of two precisions would not fit together."""
+    for part, parameters in model.parts().items():
+        if getattr(stage.learning_rates, part) is not None:
+            for _, parameter in parameters:
+                parameter.data = parameter.data.float()
 
 
 def give_heads(model: nn.Module, stage: StageSection, *, num_classes: int = 0, seed: int = 0) -> None:

@@ -41,7 +41,7 @@ from lalm.training.held_out import HeldOutLoss
 from lalm.training.metrics import MetricsFile, read_metrics
 from lalm.training.plots import plot_loss
 from lalm.training.run_folder import RunFolder
-from lalm.training.stages import describe, enter_stage, load_trained_tensors, part_names
+from lalm.training.stages import describe, enter_stage, load_trained_tensors, part_names, widen
 from lalm.training.trainer import LalmTrainer, check_distribution, training_arguments
 
 PLAN = "plan.json"
@@ -196,6 +196,7 @@ def _train_stages(
 def _load_finished(run: _Run, indices: Sequence[int]) -> None:
     """Puts what these stages trained into a fresh model, in their order."""
     for section in (run.recipe.stages[index] for index in indices):
+        widen(run.model, section)
         names = part_names(run.model, section)
         load_trained_tensors(run.model, run.folder.stage_weights(section.name), names=names)
 
