@@ -35,7 +35,7 @@ from lalm.training.callbacks import StageLog, TensorBoardLog, check_loggers, has
 from lalm.training.checkpoints import TRAINED, split_heads, write_json
 from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
 from lalm.training.deepspeed import announce_single_process
-from lalm.training.distributed import join_processes
+from lalm.training.distributed import join_processes, tells_of_a_lost_process
 from lalm.training.dry_run import print_plan
 from lalm.training.held_out import HeldOutLoss
 from lalm.training.metrics import MetricsFile, read_metrics
@@ -47,9 +47,6 @@ from lalm.training.trainer import LalmTrainer, check_distribution, training_argu
 PLAN = "plan.json"
 MEAN_OF_LAST = 20
 """The final loss that is reported of a stage is the mean over this many last steps."""
-SIGNS_OF_A_LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "NCCL", "Timed out waiting")
-"""What gloo and NCCL say when a process that they wait for has died."""
-
 Evaluate = Callable[[Path], Any]
 """Measures a finished run, given its folder; called in the first process."""
 
@@ -262,7 +259,11 @@ def _train_stage(run: _Run, index: int) -> None:
         if not _was_over(held_out, checkpoint):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except RuntimeError as error:
-        _explain_lost_process(error, run, section)
+        if tells_of_a_lost_process(error, run.state.num_processes):
+            raise TrainingError(
+                f"stage '{section.name}': another process of the run is gone ({str(error).splitlines()[0]}). "
+                f"{_last_checkpoint(run, section)} Look at that process's output, then start the same command again."
+            ) from error
         raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -294,16 +295,6 @@ def _was_over(held_out: HeldOutLoss | None, checkpoint: Path | None) -> bool:
         return False
     held_out.recall(int(checkpoint.name.rpartition("-")[2]))
     return held_out.is_over
-
-
-def _explain_lost_process(error: RuntimeError, run: _Run, section: StageSection) -> None:
-    """Raises `TrainingError` where the error is that another process of the run is gone."""
-    text = str(error)
-    if run.state.num_processes > 1 and any(sign in text for sign in SIGNS_OF_A_LOST_PROCESS):
-        raise TrainingError(
-            f"stage '{section.name}': another process of the run is gone ({text.splitlines()[0]}). "
-            f"{_last_checkpoint(run, section)} Look at that process's output, then start the same command again."
-        ) from error
 
 
 def _full_disk(run: _Run, section: StageSection) -> str:
