@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 import lalm.training.train as train
 from lalm.errors import CheckpointError, TrainingError
+from lalm.model.checkpoint import load_run
 from lalm.training.metrics import read_metrics
 from lalm.training.trainer import LalmTrainer
 
@@ -165,6 +166,25 @@ def test_a_stage_starts_from_a_named_earlier_one(make_recipe):
     assert before[0] == pytest.approx(losses(skipped)[4], abs=2.0)
 
 
+def test_the_adapter_trains_at_the_stages_strength_and_is_saved_at_1(make_recipe):
+    """The first loss of the second stage shows the adapter's strength; the run answers with it as trained."""
+    base = make_recipe().model_dump(mode="json")
+    language_model = {**base["language_model"], "lora": {"rank": 4, "dropout": 0.0}}
+    first = {"name": "a", "learning_rates": {"projector": 0.01, "lora": 0.1}, **SMALL}
+    curves, weights = {}, {}
+    for scale in (1.0, 0.25):
+        second = {"name": "b", "learning_rates": {"projector": 0.01}, "lora_scale": scale, **SMALL}
+        run = train.run_recipe(make_recipe(f"run{scale}", stages=[first, second], language_model=language_model))
+        curves[scale] = losses(run)
+        weights[scale] = {
+            name: value for name, value in load_file(run / "trained.safetensors").items() if "lora" in name
+        }
+        assert load_run(run)[0].lora_scale == 1.0
+    assert curves[1.0][:4] == curves[0.25][:4]
+    assert curves[1.0][4] != curves[0.25][4]
+    assert all(torch.equal(weights[1.0][name], weights[0.25][name]) for name in weights[1.0])
+
+
 def test_only_patterns_that_match_train(make_recipe, monkeypatch):
     built = []
     original = train.build_model
@@ -254,7 +274,7 @@ def test_augmented_clips_are_the_same_after_a_resume(make_recipe, kill_at):
     assert losses(train.run_recipe(recipe)) == losses(twin)
 
 
-def test_a_full_disk_and_a_lost_process_are_told_with_the_last_checkpoint(make_recipe, monkeypatch):
+def test_a_full_disk_is_told_with_the_last_checkpoint(make_recipe, monkeypatch):
     recipe = make_recipe(stages=[{"name": "one", "learning_rates": {"projector": 0.01}, **SMALL}])
     original = train.MetricsFile.add
 
