@@ -34,7 +34,7 @@ from lalm.training.breakdown import LossBreakdown
 from lalm.training.callbacks import StageLog, TensorBoardLog, check_loggers, has_tensorboard, say
 from lalm.training.checkpoints import TRAINED, split_heads, write_json
 from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
-from lalm.training.deepspeed import announce_single_process
+from lalm.training.deepspeed import announce_single_process, leave_zero
 from lalm.training.distributed import join_processes, tells_of_a_lost_process
 from lalm.training.dry_run import print_plan
 from lalm.training.held_out import HeldOutLoss
@@ -175,11 +175,13 @@ def _train_stages(
         # ZeRO leaves hooks and slices behind that a second engine cannot take over; a stage that starts from an earlier
         # one must not see what was trained since.
         if index != todo[0] and (recipe.deepspeed is not None or recipe.lineage(index) != held):
+            leave_zero()
             run.model, _ = build_model(recipe)
             _load_finished(run, recipe.lineage(index))
         _train_stage(run, index)
         held = [*recipe.lineage(index), index]
     if recipe.deepspeed is not None:
+        leave_zero()
         run.model, _ = build_model(recipe)
         _load_finished(run, held)
     if state.is_main_process:

@@ -101,6 +101,7 @@ def test_sigkill_at_random_points(make_recipe, tmp_path):
     [
         pytest.param(None, id="ddp"),
         pytest.param({"zero_optimization": {"stage": 2}}, id="zero2", marks=needs_deepspeed),
+        pytest.param({"zero_optimization": {"stage": 3}}, id="zero3", marks=needs_deepspeed),
     ],
 )
 def test_two_processes_train_the_recipe(make_recipe, tmp_path, deepspeed):
