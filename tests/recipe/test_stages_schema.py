@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from lalm.recipe.schema import StageSection
@@ -77,3 +81,13 @@ def test_lineage_follows_starts_from(tiny_recipe):
     stages = tuple(first.model_copy(update={"name": name, "starts_from": parent}) for name, parent in names)
     recipe = tiny_recipe.model_copy(update={"stages": stages})
     assert [recipe.lineage(index) for index in range(4)] == [[], [0], [0], [0, 2]]
+
+
+def test_the_stages_of_the_readme_are_accepted(tiny_recipe):
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    (block,) = re.findall(r"^```yaml\n(- name:.*?)^```", readme.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    values = tiny_recipe.model_dump(mode="json")
+    values["stages"] = yaml.safe_load(re.sub(r"(\d)e-", r"\1.0e-", block))
+    values["data"]["sources"] |= {name: {"records": "x.jsonl"} for name in ("speech", "text_only")}
+    recipe = type(tiny_recipe).model_validate(values)
+    assert [stage.name for stage in recipe.stages] == ["align", "imitate", "instruct", "activate"]
