@@ -117,13 +117,17 @@ def plan_stage(
         )
     shared = groups if questions_per_clip > 1 else None
     stream = _Mixture(sources, weights, shared, questions_per_clip, seed, temperature)
-    if audio_seconds is not None:
+    draws = 0.0
+    if steps is not None:
+        draws = steps * batch_records
+    elif epochs is not None:
+        draws = epochs * stream.draws_per_epoch
+    elif records is not None:
+        draws = records
+    elif audio_seconds is not None:
         draws = _draws_for(audio_seconds, np.asarray(seconds, np.float64), sources, weights, shared,
                            questions_per_clip, seed, temperature)  # fmt: skip
-    else:
-        draws = records if epochs is None else epochs * stream.draws_per_epoch
-    if steps is None:
-        steps = max(1, math.ceil(draws / batch_records - 1e-9))
+    steps = max(1, math.ceil(draws / batch_records - 1e-9))
     drawn = stream.take(steps * batch_records).reshape(steps, batch_records)
     cut = _Cut(np.asarray(lengths), groups, prefix_lengths, padded_rows, micro_batch_tokens)
     accumulation, bins = _cut_all(cut, drawn, world_size)

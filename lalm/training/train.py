@@ -364,6 +364,12 @@ def _check_plan(run: _Run, section: StageSection, data: StageData, folder: Path,
     if resumed and path.is_file():
         before = folders.read_json(path)
         if before["processes"] != plan["processes"]:
+            if run.recipe.deepspeed is not None:
+                raise TrainingError(
+                    f"stage '{section.name}': its checkpoint was written by {before['processes']} processes, each with "
+                    f"its own share of the optimizer; {plan['processes']} cannot read it. Start "
+                    f"{before['processes']} again, or start over with --no-resume."
+                )
             say(
                 run.console,
                 f"Note: was trained on {before['processes']} process(es), goes on with {plan['processes']}: the same "
