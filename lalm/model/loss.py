@@ -64,11 +64,11 @@ def language_model_loss(
         return hidden_states.sum() * 0.0, hidden_states.new_zeros(0)
     losses = token_losses(hidden_states, labels, head, vocab_size=vocab_size)
     if label_weights is None:
-        total, weight = losses.sum(), float(len(targets))
+        weights = torch.ones_like(losses)
     else:
         weights = nn.functional.pad(label_weights[:, 1:], (0, 1))[is_used].to(losses.dtype)
-        total, weight = (losses * weights).sum(), weights.sum()
-    return total / (weight if num_items is None else num_items), losses.detach()
+    total = (losses * weights).sum()
+    return total / (weights.sum() if num_items is None else num_items), losses.detach()
 
 
 def _losses(hidden_states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:

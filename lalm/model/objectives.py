@@ -31,6 +31,8 @@ class ObjectiveHeads(nn.Module):
         head_input: `projector`: it reads the mean of a clip's positions; `encoder`: of its states (a linear probe).
     """
 
+    embedding_centre: Tensor
+
     def __init__(
         self,
         weights: Mapping[str, float],

@@ -178,7 +178,7 @@ def _chosen(
     stage: StageSection, part: str, parameters: Sequence[tuple[str, nn.Parameter]]
 ) -> list[tuple[str, nn.Parameter]]:
     """The parameters of a part that `only` lets through."""
-    patterns = stage.only.get(part)
+    patterns = {str(name): found for name, found in stage.only.items()}.get(part)
     if patterns is None:
         return list(parameters)
     for pattern in patterns:
