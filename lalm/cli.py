@@ -9,7 +9,7 @@ import typer
 
 from data_builders.cli import app as data_app
 from lalm import __version__
-from lalm.commands import bench, cache, chat, check, doctor, evaluate, models, recipes, show, train
+from lalm.commands import bench, cache, chat, check, doctor, evaluate, models, recipes, runs, show, train
 from lalm.errors import LalmError
 
 USER_ERROR = 2
@@ -28,6 +28,7 @@ app.command()(evaluate.evaluate)
 app.command()(chat.chat)
 app.command()(check.check)
 app.command()(show.show)
+app.command()(runs.runs)
 app.command()(doctor.doctor)
 app.command()(cache.cache)
 app.add_typer(bench.app, name="bench")

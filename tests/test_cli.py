@@ -54,7 +54,20 @@ def test_help_is_quick_and_imports_nothing_heavy():
 def test_help_lists_every_command(run):
     status, out, _ = run("--help")
     assert status == 0
-    for command in ("train", "evaluate", "chat", "check", "show", "doctor", "cache", "bench", "models", "data"):
+    for command in (
+        "train",
+        "evaluate",
+        "chat",
+        "check",
+        "show",
+        "runs",
+        "doctor",
+        "cache",
+        "bench",
+        "recipes",
+        "models",
+        "data",
+    ):
         assert command in out
 
 

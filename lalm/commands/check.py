@@ -108,7 +108,7 @@ def stages_table(plan: ModelPlan, recipe: Recipe) -> Table:
     for name in ("weights", "gradients", "Adam", "activations", "all"):
         table.add_column(name, justify="right", no_wrap=True)
     for section, stage in zip(recipe.stages, plan.stages, strict=True):
-        length = f"{section.steps} steps" if section.steps else f"{section.epochs:g} epochs"
+        length = section.describe_budget()
         sizes = (stage.weight_bytes, stage.gradient_bytes, stage.optimizer_bytes, stage.activation_bytes)
         cells = (f"{size / 2**20:,.0f}" for size in (*sizes, stage.total_bytes))
         table.add_row(section.name, length, *cells)

@@ -1,25 +1,19 @@
-"""Micro-batches of the contrastive objective: spans of clips, and the texts among which each span must find its own.
+"""What the objectives beside the decoder read: spans of clips, the texts among which each must find its own, its class.
 
-A record is one span, its whole clip, and its text is the answer. A record whose `meta` lists events (`label`, `onset`
-and `duration` in seconds, as composed scenes and strongly labelled sets have them) is one span an event: what is heard
-then must point to that event's label.
-
-The candidates of a span are the answers of its task (or all labels): all that the stage knows where they are few (a
-closed set), else those of the micro-batch.
+The candidates of a span are the answers of its task (or all labels of events): all that the stage knows where they are
+few (a closed set), else those of the micro-batch. The classes of a stage are the answers of its closed sets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from lalm.data.dataset import MicroBatchDataset
 from lalm.data.examples import Dropped, Example
-from lalm.data.records import Record
-from lalm.errors import AudioError, DataError
+from lalm.data.spans import Span, read_events, spans_of
+from lalm.errors import DataError
 
 MAX_CLOSED_ANSWERS = 64
 """A task with at most so many different answers is a closed set."""
@@ -27,118 +21,128 @@ MAX_ANSWER_TOKENS = 32
 """Of a longer answer, the mean of the first so many embeddings stands for the whole."""
 
 
-EVENTS = "events"
-"""The group of candidates that are labels of events."""
+class AlignmentItems:
+    """Makes the `objective_items` of a micro-batch (see `lalm.model.objectives.alignment_losses`).
 
+    Args:
+        examples: all of the stage.
+        objectives: those of the stage; `language_model` needs nothing here.
+        tokenizer: the language model's.
+        classes: those of the training records, for held-out ones.
+        seconds: length of the clip at a path, see `lalm.data.spans.clip_seconds`; without it a clip is one span.
 
-@dataclass(frozen=True)
-class Span:
-    """A stretch of a clip, from `start` to `end` as shares of its length, and the text that it must point to."""
+    Raises:
+        DataError: if a classification stage has no closed set of answers.
+    """
 
-    group: str
-    text: str
-    start: float = 0.0
-    end: float = 1.0
-
-
-class ContrastiveDataset(MicroBatchDataset):
-    """Item i: the clips of the i-th micro-batch; `span_clips`, `span_starts`, `span_ends [N]`; `candidate_ids [C, K]`,
-    `candidate_lengths [C]`; the group of each candidate and each span as `candidate_groups [C]`, `groups [N]`; and
-    `targets [N]`, the candidate that is right."""
-
-    def __init__(self, examples: Sequence[Example], plan: Any, **options: Any):
-        super().__init__(examples, plan, **options)
-        texts: dict[str, set[str]] = {}
-        for example in examples:
-            for span in self.spans(example):
-                texts.setdefault(span.group, set()).add(span.text)
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        objectives: Collection[str],
+        tokenizer: Any,
+        *,
+        classes: Sequence[tuple[str, str]] | None = None,
+        seconds: Callable[[str], float | None] = lambda path: None,
+    ):
+        self.objectives, self.tokenizer, self._seconds = set(objectives), tokenizer, seconds
+        usable = [example for example in examples if why_not_alignable(example) is None]
+        texts = _by_group((span.group, span.text) for example in usable for span in self.spans(example))
         self.groups = sorted(texts)
-        self.closed = {group: sorted(found) for group, found in texts.items() if len(found) <= MAX_CLOSED_ANSWERS}
-        self._tokens: dict[str, list[int]] = {}
+        self.closed = {group: found for group, found in texts.items() if len(found) <= MAX_CLOSED_ANSWERS}
+        self.keys = {pair: n for n, pair in enumerate((group, text) for group in self.groups for text in texts[group])}
+        """(group, text) -> its number in the stage, the same in every process."""
+        answers = _by_group((example.record.task, str(example.record.answer)) for example in usable)
+        found = [(task, text) for task, few in answers.items() if len(few) <= MAX_CLOSED_ANSWERS for text in few]
+        self.classes: list[tuple[str, str]] = list(found if classes is None else classes)
+        """(task, answer) of each class."""
+        if "classification" in self.objectives and not self.classes:
+            raise DataError(
+                f"the classification objective needs a task of at most {MAX_CLOSED_ANSWERS} different answers, each on "
+                f"one clip. The stage has: {', '.join(f'{t} ({len(a)})' for t, a in answers.items()) or 'none'}."
+            )
+        self._class_numbers = {pair: number for number, pair in enumerate(self.classes)}
+        self._tokens: dict[str, torch.Tensor] = {}
+
+    def __call__(self, chosen: Sequence[Example], rows: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """Items of a micro-batch.
+
+        Args:
+            chosen: its examples; those without exactly one clip and an answer count for the decoder only.
+            rows: hash of a clip -> its place among the clips of the micro-batch.
+        """
+        usable = [example for example in chosen if why_not_alignable(example) is None]
+        items = {}
+        if self.objectives & {"contrastive", "matching"}:
+            items |= self._texts(usable, rows)
+        if "classification" in self.objectives:
+            known = [e for e in usable if (e.record.task, str(e.record.answer)) in self._class_numbers]
+            items |= {
+                "class_rows": _numbers(rows[example.audio_hashes[0]] for example in known),
+                "class_targets": _numbers(self._class_numbers[e.record.task, str(e.record.answer)] for e in known),
+            }
+        return items
 
     def spans(self, example: Example) -> list[Span]:
-        """What one example asks of its clip."""
-        events, info = read_events(example.record), self.clips.info(example.clips[0])
-        # A projector whose number of positions does not grow with the clip keeps no time.
-        if not events or info is None or not self._keeps_time(info.num_samples):
-            return [Span(example.record.task, str(example.record.answer))]
-        seconds = info.num_samples / self.processor.sampling_rate
-        return [
-            Span(EVENTS, label, min(onset / seconds, 1.0), min((onset + duration) / seconds, 1.0))
-            for label, onset, duration in events
-        ]
+        """What an example asks of its clip."""
+        return spans_of(example, self._seconds(example.clips[0]))
 
-    def _keeps_time(self, num_samples: int) -> bool:
-        return self.processor.num_positions(num_samples) > self.processor.num_positions(num_samples // 4)
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        chosen = [self.examples[index] for index in self.plan[item]]
-        while True:
-            try:
-                audio = self._audio([(example.clips[0], example.audio_hashes[0]) for example in chosen])
-                return audio | self._candidates(chosen)
-            except AudioError as error:
-                chosen = [example for example in chosen if example.clips[0] not in self.clips.quarantine]
-                if not chosen:
-                    raise DataError(f"micro-batch {item}: no clip of it can be read any more. {error}") from None
-
-    def _candidates(self, chosen: Sequence[Example]) -> dict[str, torch.Tensor]:
-        spans = [(clip, span) for clip, example in enumerate(chosen) for span in self.spans(example)]
-        pairs: dict[tuple[str, str], int] = {}
-        for group in sorted({span.group for _, span in spans}):
-            of_batch = sorted({span.text for _, span in spans if span.group == group})
+    def _texts(self, usable: Sequence[Example], rows: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        spans = [(rows[example.audio_hashes[0]], span) for example in usable for span in self.spans(example)]
+        places: dict[tuple[str, str], int] = {}
+        for group, of_batch in _by_group((span.group, span.text) for _, span in spans).items():
             for text in self.closed.get(group, of_batch):
-                pairs[(group, text)] = len(pairs)
-        tokens = [torch.tensor(self._ids(text)) for _, text in pairs]
+                places[group, text] = len(places)
+        ids = [self._ids(text) for _, text in places]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True) if ids else torch.zeros(0, 1, dtype=torch.long)
         return {
-            "candidate_ids": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
-            "candidate_lengths": torch.tensor([len(ids) for ids in tokens]),
-            "candidate_groups": torch.tensor([self.groups.index(group) for group, _ in pairs]),
-            "groups": torch.tensor([self.groups.index(span.group) for _, span in spans]),
-            "targets": torch.tensor([pairs[(span.group, span.text)] for _, span in spans]),
-            "span_clips": torch.tensor([clip for clip, _ in spans]),
+            "audio_rows": _numbers(row for row, _ in spans),
             "span_starts": torch.tensor([span.start for _, span in spans]),
             "span_ends": torch.tensor([span.end for _, span in spans]),
+            "candidate_ids": padded,
+            "candidate_lengths": _numbers(len(item) for item in ids),
+            "candidate_groups": _numbers(self.groups.index(group) for group, _ in places),
+            "candidate_keys": _numbers(self.keys[pair] for pair in places),
+            "groups": _numbers(self.groups.index(span.group) for _, span in spans),
+            "targets": _numbers(places[span.group, span.text] for _, span in spans),
         }
 
-    def _ids(self, answer: str) -> list[int]:
+    def _ids(self, answer: str) -> torch.Tensor:
         if answer not in self._tokens:
-            ids = self.processor.tokenizer(answer, add_special_tokens=False).input_ids
-            self._tokens[answer] = ids[:MAX_ANSWER_TOKENS]
+            ids = self.tokenizer(answer, add_special_tokens=False).input_ids
+            self._tokens[answer] = torch.tensor(ids[:MAX_ANSWER_TOKENS], dtype=torch.long)
         return self._tokens[answer]
 
 
-def read_events(record: Record) -> list[tuple[str, float, float]]:
-    """(label, onset, duration), times in seconds, of each event that a record's `meta` lists; none for most records.
-
-    Raises:
-        DataError: if an event lacks one of the three, or starts or lasts less than nothing.
-    """
-    events = []
-    for event in record.meta.get("events") or ():
-        try:
-            label, onset, duration = str(event["label"]), float(event["onset"]), float(event["duration"])
-        except (TypeError, KeyError, ValueError):
-            label, onset, duration = "", -1.0, 0.0
-        if not label or onset < 0 or duration <= 0:
-            raise DataError(
-                f"meta.events: {event!r} is no event. It needs label, onset >= 0 and duration > 0 (seconds)."
-            )
-        events.append((label, onset, duration))
-    return events
+def why_not_alignable(example: Example) -> str | None:
+    """Why a record's clip and text cannot be compared; None if they can."""
+    if len(example.clips) != 1 or not example.record.answer:
+        return "the stage's objectives need one clip and an answer"
+    try:
+        read_events(example.record)
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def keep_single_clips(examples: Sequence[Example], dropped: Dropped) -> list[Example]:
-    """The examples with exactly one clip, an answer and sound events; the others are listed in `dropped`."""
+    """The examples whose clip and text can be compared; the others are listed in `dropped`."""
     kept = []
     for example in examples:
-        try:
-            read_events(example.record)
-        except DataError as error:
-            dropped.reasons[example.record.id] = str(error)
-            continue
-        if len(example.clips) == 1 and example.record.answer:
+        reason = why_not_alignable(example)
+        if reason is None:
             kept.append(example)
         else:
-            dropped.reasons[example.record.id] = "the contrastive objective needs one clip and an answer"
+            dropped.reasons[example.record.id] = reason
     return kept
+
+
+def _by_group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Group -> its different texts, both in order."""
+    found: dict[str, set[str]] = {}
+    for group, text in pairs:
+        found.setdefault(group, set()).add(text)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def _numbers(values: Iterable[int]) -> torch.Tensor:
+    return torch.tensor(list(values), dtype=torch.long)

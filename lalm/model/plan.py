@@ -203,6 +203,6 @@ def _problems(recipe: Recipe, longest: int, max_positions: int | None, parameter
         found.append("a clip of data.max_audio_seconds gives no audio position. Use a smaller window in the projector.")
     for number, stage in enumerate(recipe.stages):
         for part, rate in stage.learning_rates.model_dump().items():
-            if rate is not None and not parameters[part]:
+            if rate is not None and part in parameters and not parameters[part]:
                 found.append(f"stages[{number}].learning_rates.{part}: this model has no parameters in that part.")
     return found
