@@ -24,7 +24,7 @@ from lalm.bench.machine import synchronize
 from lalm.bench.ours import Pace
 from lalm.bench.peer import IGNORED, Parts, PeerRun, Sample, build_parts, pad_rows
 from lalm.bench.workload import SAMPLE_RATE_HZ
-from lalm.encoders.beats import FILTERBANK_MEAN, FILTERBANK_STD, NUM_MEL_BINS, PATCHES_PER_COLUMN
+from lalm.encoders.beats import FILTERBANK_MEAN, FILTERBANK_STD, NUM_MEL_BINS, PATCH_FRAMES
 from lalm.encoders.beats_network import PATCH_FRAMES, BeatsNetwork
 from lalm.model.decoder import add_lora
 
@@ -100,7 +100,7 @@ class SalmonnStyle(nn.Module):
         num_columns = num_frames // PATCH_FRAMES
         order = torch.arange(num_columns * PATCH_FRAMES, device=num_samples.device) * (longest // num_frames)
         is_padding = (order >= num_samples[:, None]).view(-1, num_columns, PATCH_FRAMES).all(-1)
-        return is_padding.repeat_interleave(PATCHES_PER_COLUMN, dim=1)
+        return is_padding.repeat_interleave(NUM_MEL_BINS // PATCH_FRAMES, dim=1)
 
     def _ids(self, texts: Sequence[str], device: torch.device) -> Tensor:
         return torch.tensor([self._encode_text(text) for text in texts], device=device)

@@ -23,8 +23,8 @@ def test_loss_and_gradients_stay():
 
     found = []
     for function in (language_model_loss, full_vocabulary_loss):
-        loss = function(hidden, labels, counting, vocab_size=50, num_items=5.0)
-        found.append((loss, *torch.autograd.grad(loss, [hidden, head.weight])))
+        loss, token_losses = function(hidden, labels, counting, vocab_size=50, num_items=5.0)
+        found.append((loss, token_losses, *torch.autograd.grad(loss, [hidden, head.weight])))
     assert rows == [12, 21]
     for ours, everywhere in zip(*found, strict=True):
         torch.testing.assert_close(ours, everywhere)

@@ -141,7 +141,7 @@ def test_a_run_is_saved_loaded_and_sealed(recipe, built, tmp_path):
     ("change", "message"),
     [
         ("data.packing=shared_prefix", "questions cannot share them"),
-        ("stages.align.objective=contrastive", r"stages\[0\].objective: the contrastive objective has no question"),
+        ("stages.align.objective=contrastive", r"stages\[0\].objective: contrastive: no question"),
     ],
 )
 def test_what_cannot_be_exact_is_refused(change, message):
