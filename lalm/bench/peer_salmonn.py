@@ -24,7 +24,7 @@ from lalm.bench.machine import synchronize
 from lalm.bench.ours import Pace
 from lalm.bench.peer import IGNORED, Parts, PeerRun, Sample, build_parts, pad_rows
 from lalm.bench.workload import SAMPLE_RATE_HZ
-from lalm.encoders.beats import FILTERBANK_MEAN, FILTERBANK_STD, NUM_MEL_BINS, PATCH_FRAMES
+from lalm.encoders.beats import FILTERBANK_MEAN, FILTERBANK_STD, NUM_MEL_BINS
 from lalm.encoders.beats_network import PATCH_FRAMES, BeatsNetwork
 from lalm.model.decoder import add_lora
 
