@@ -55,6 +55,18 @@ def test_lora_on_layers_that_do_not_exist_is_refused():
         plan_model(load_recipe("tiny", ["language_model.lora.targets=[zzz]"]))
 
 
+def test_a_stage_counts_what_its_patterns_let_through():
+    plan = plan_model(load_recipe("tiny", ["stages.align.only={projector: ['*.to_decoder.*']}"]))
+    assert plan.stages[0].trained == {"projector": 16 * 32 + 32}
+    assert plan.stages[0].gradient_bytes == 4 * (16 * 32 + 32)
+    assert not plan.problems
+
+
+def test_a_pattern_that_names_nothing_is_a_problem():
+    (problem,) = plan_model(load_recipe("tiny", ["stages.align.only={projector: ['*.zzz']}"])).problems
+    assert "stages[0].only.projector: no parameter is named like '*.zzz'" in problem
+
+
 def test_audio_longer_than_the_language_model_takes_is_a_problem():
     (problem,) = plan_model(load_recipe("tiny", ["data.max_audio_seconds=600"])).problems
     assert "data.max_audio_seconds = 600 takes" in problem
