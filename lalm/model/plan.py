@@ -69,8 +69,10 @@ class ModelPlan:
     states_per_second: float
     """Of all encoders together, over `data.max_audio_seconds`."""
     state_width: int
-    positions: dict[int, int]
+    positions: dict[float, int]
     """Seconds of audio -> positions `A` of the decoder."""
+    positions_per_second: float
+    """Over `data.max_audio_seconds`."""
     decoder_width: int
     decoder_layers: int
     vocabulary_size: int
@@ -99,7 +101,10 @@ def plan_model(recipe: Recipe) -> ModelPlan:
     encoders = cast(list[AudioEncoder], list(tower.encoders))
     rule = position_rule(recipe, tower)
     longest = max(1, round(recipe.data.max_audio_seconds))
-    positions = {seconds: rule.count(seconds * tower.sample_rate_hz) for seconds in sorted({1, 10, longest})}
+    printed = {size.seconds for size in (recipe.system.sizes if recipe.system else ()) if size.seconds is not None}
+    positions = {
+        seconds: rule.count(round(seconds * tower.sample_rate_hz)) for seconds in sorted({1, 10, longest} | printed)
+    }
     sizes = {part: {name: value.numel() for name, value in model.parts()[part]} for part in PARTS}
     parameters = {part: sum(named.values()) for part, named in sizes.items()}
     max_positions = getattr(text_config, "max_position_embeddings", None)
@@ -119,6 +124,7 @@ def plan_model(recipe: Recipe) -> ModelPlan:
         states_per_second=tower.length_rule.count(longest * tower.sample_rate_hz) / longest,
         state_width=tower.width,
         positions=positions,
+        positions_per_second=positions[longest] / longest,
         decoder_width=text_config.hidden_size,
         decoder_layers=text_config.num_hidden_layers,
         vocabulary_size=text_config.vocab_size,
