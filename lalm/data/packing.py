@@ -47,9 +47,7 @@ class PackedBatch:
     owners: np.ndarray
 
 
-def pack(
-    examples: Sequence[Example], layout: Layout, pad_token_id: int, *, in_one_row: bool = False
-) -> PackedBatch:
+def pack(examples: Sequence[Example], layout: Layout, pad_token_id: int, *, in_one_row: bool = False) -> PackedBatch:
     """Lays out the examples of one micro-batch; with `in_one_row` the packed layouts make one row of them.
 
     Returns tensors input_ids, labels, position_ids [R, L] (int64), and either attention_mask (layout `none`) or

@@ -53,10 +53,10 @@ def why_not_grouped(model: PreTrainedModel) -> str | None:
     types = set(getattr(config, "layer_types", None) or ())
     if model.config.is_encoder_decoder:
         return "it has an encoder"
-    if not (model.is_backend_compatible() and model._supports_sdpa and model._can_set_attn_implementation()):
-        return "transformers cannot exchange its attention"
     if getattr(config, "attn_logit_softcapping", None) is not None:
         return "it caps its scores (attn_logit_softcapping)"
+    if not (model.is_backend_compatible() and model._supports_sdpa and model._can_set_attn_implementation()):
+        return "transformers cannot exchange its attention"
     if types - MASKED_LAYERS:
         return f"its layers of {', '.join(sorted(types - MASKED_LAYERS))} are no attention"
     if getattr(config, "sliding_window", None) is not None and not model._supports_flash_attn:

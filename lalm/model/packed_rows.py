@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -117,26 +119,23 @@ def _groups(group_ids: np.ndarray, branch_ids: np.ndarray) -> Iterator[Group]:
     for row, (groups, branches) in enumerate(zip(group_ids, branch_ids, strict=True)):
         changes = np.flatnonzero((np.diff(groups) != 0) | (np.diff(branches) != 0)) + 1
         edges = [0, *changes.tolist(), len(groups)]
-        runs = [(int(groups[start]), int(branches[start]), start, end) for start, end in zip(edges, edges[1:])]
+        runs = ((int(groups[start]), int(branches[start]), start, end) for start, end in pairwise(edges))
         finished: set[int] = set()
-        position = 0
-        while position < len(runs):
-            number, branch, start, end = runs[position]
-            position += 1
+        for number, members in groupby(runs, key=itemgetter(0)):
             if number == PADDING:
                 continue
+            pieces = [run[1:] for run in members]
+            names = [branch for branch, _, _ in pieces]
             if number in finished:
                 raise ValueError(f"row {row}: the places of group {number} do not follow one another")
-            finished.add(number)
-            prefix_end = end if branch == PREFIX else start
-            found = [] if branch == PREFIX else [(branch, start, end)]
-            while position < len(runs) and runs[position][0] == number:
-                found.append(runs[position][1:])
-                position += 1
-            names = [name for name, _, _ in found]
-            if len(set(names)) < len(names) or PREFIX in names:
+            if len(set(names)) < len(names) or PREFIX in names[1:]:
                 raise ValueError(f"row {row}: group {number} has a branch in two pieces, or a prefix behind a branch")
-            yield Group(row, start, prefix_end, tuple((first, last) for _, first, last in found))
+            finished.add(number)
+            _, start, first_end = pieces[0]
+            prefix_end = first_end if names[0] == PREFIX else start
+            yield Group(
+                row, start, prefix_end, tuple((first, end) for branch, first, end in pieces if branch != PREFIX)
+            )
 
 
 def _similar(groups: tuple[Group, ...]) -> list[list[Group]]:

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lalm.errors import ModelError
@@ -212,9 +213,8 @@ def test_recomputed_layers_see_the_groups():
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_no_tensor_is_as_large_as_a_row_squared(monkeypatch):
+def test_no_tensor_is_as_large_as_a_row_squared():
     """Eight groups of 40 in a row of 320: the largest tensor that any operation returns is linear in the row."""
-    from torch.utils._python_dispatch import TorchDispatchMode
 
     class Largest(TorchDispatchMode):
         numel = 0
@@ -237,8 +237,7 @@ def test_no_tensor_is_as_large_as_a_row_squared(monkeypatch):
 
 @pytest.mark.parametrize("family", REFUSED)
 def test_other_families_are_refused_by_name(family):
-    sizes = {"num_ln_in_parallel_attn": 1} if family == "falcon" else {}
-    model = decoder(family, **sizes)
+    model = decoder(family)
     assert REFUSED[family] in why_not_grouped(model)
     with pytest.raises(ModelError, match=f"attention: grouped is not for '{family}': {REFUSED[family]}") as error:
         attend_in_groups(model)
