@@ -172,6 +172,18 @@ def test_both_kernels_equal_plain_formulas(kernel, key_heads, dtype, tolerance):
         torch.testing.assert_close(item.grad.double(), reference.grad, atol=4 * tolerance, rtol=4 * tolerance)
 
 
+def test_autocast_leaves_the_kernel_in_float32():
+    rows = PackedRows.of(**LAYOUT)
+    states = [torch.randn(2, heads, 30, 8, requires_grad=True) for heads in (4, 2, 2)]
+    plain = flash_groups(*states, rows, 0.4)
+    expected = torch.autograd.grad(plain.sum(), states)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = flash_groups(*states, rows, 0.4)
+        gradients = torch.autograd.grad(result.sum(), states)
+    assert torch.equal(result, plain)
+    assert all(torch.equal(one, other) for one, other in zip(gradients, expected, strict=True))
+
+
 def test_padded_rows_are_groups_too():
     """Padding at the left of one row and at the right of another, filled with noise."""
     dense, grouped = pair("llama")
