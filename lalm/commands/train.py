@@ -28,12 +28,15 @@ def train(
     allow_change: Annotated[
         list[str] | None, typer.Option(help="A part of the recipe in which a resumed run may differ; repeatable.")
     ] = None,
+    from_run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Start from the weights of this finished run (the key `init`).")
+    ] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Evaluate the run when its last stage is done.")] = False,
 ) -> None:
     """Train a recipe. A stopped run goes on where it was when the same command is given again."""
     from lalm.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, [*(overrides or ()), *([f"init={from_run}"] if from_run else ())])
     from lalm.evaluation.runner import evaluate_run
     from lalm.training.train import run_recipe
 

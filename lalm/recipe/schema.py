@@ -215,7 +215,10 @@ class StageSection(Section):
     evaluate_records: PositiveInt = 64
     """A seeded sample of at most so many held-out records."""
     stop_after: PositiveInt | None = None
-    """End the stage when the held-out loss has not fallen for so many measurements; the last weights are kept."""
+    """End the stage when the held-out loss has not fallen for so many measurements."""
+    load_best: bool | None = None
+    """The stage leaves the weights of its lowest held-out loss, else its last ones; by default where `stop_after` is
+    given."""
     batch_records: PositiveInt = 16
     """Records in one optimizer step, over all processes."""
     micro_batch_tokens: PositiveInt = 2048
@@ -265,6 +268,8 @@ class StageSection(Section):
                 raise ValueError(f"only.{part}: learning_rates.{part} is not given, so nothing of it trains")
         if self.stop_after is not None and self.evaluate_every_steps is None:
             raise ValueError("stop_after: needs evaluate_every_steps")
+        if self.load_best and self.evaluate_every_steps is None:
+            raise ValueError("load_best: needs evaluate_every_steps")
         return self
 
     def objective_weights(self) -> dict[str, float]:
@@ -272,6 +277,11 @@ class StageSection(Section):
         if self.objectives is None:
             return {self.objective: 1.0}
         return self.objectives.model_dump(exclude_none=True)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the stage leaves the weights of its lowest held-out loss."""
+        return self.stop_after is not None if self.load_best is None else self.load_best
 
     def describe_budget(self) -> str:
         """`400 steps`, `2 epochs`, `1000 records` or `0.5 audio hours`."""
@@ -326,6 +336,10 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     description: str = ""
     seed: int = Field(default=0, ge=0)
+    init: Path | None = None
+    """The folder of a finished run whose weights the first stage starts from."""
+    init_parts: tuple[PartName, ...] = ()
+    """The parts that `init` brings: filled in when training starts, no setting of yours."""
     encoders: tuple[EncoderOptions, ...] = Field(min_length=1)
     join: JoinSection = Field(default_factory=JoinSection)
     projector: ProjectorOptions
