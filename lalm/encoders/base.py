@@ -79,12 +79,12 @@ class AudioEncoder(nn.Module):
         The passes that are not needed repeat one piece of the shortest length, until all processes have made as many.
         """
         groups = groups_of_equal_length(lengths)
+        num_more = 0 if self.common_passes is None else self.common_passes(len(groups)) - len(groups)
         for length, indices in groups.items():
             yield length, indices, True
-        if self.common_passes is not None and groups:
+        for _ in range(num_more if groups else 0):
             shortest = min(groups)
-            for _ in range(self.common_passes(len(groups)) - len(groups)):
-                yield shortest, groups[shortest][:1], False
+            yield shortest, groups[shortest][:1], False
 
     def shown_frames(self, real_frames: int) -> int:
         """Frames that the network is shown of a piece with `real_frames`: these alone, or padding too."""
