@@ -60,8 +60,10 @@ class LanguageModelSection(Section):
     """The system turn of a conversation that brings none; empty for no system turn at all."""
     dtype: DType = "auto"
     """How frozen weights are held; `auto`: bfloat16 where the machine computes it, else float32."""
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """`auto`: sdpa on a GPU; eager on a CPU, where its backward is faster on the short rows that packing makes."""
+    attention: Literal["auto", "grouped", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """`grouped`: each group of a packed row by itself, without padding and without a mask of the row; decoders whose
+    scores are capped (Gemma 2) or biased (ALiBi) are refused. `auto`: sdpa on a GPU; on a CPU grouped, where it is the
+    fastest and takes the least memory, and eager for the families that it refuses."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
     cross_attention: CrossAttentionSection | None = None

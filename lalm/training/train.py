@@ -221,6 +221,7 @@ def _train_stage(run: _Run, index: int) -> None:
         run.clips,
         run.cache,
         world_size=run.state.num_processes,
+        in_one_row=run.model.packs_in_one_row,
         continuations=_continuations(run, index, folder) if section.answers == "continued" else None,
     )
     counts = enter_stage(run.model, section, num_classes=len(data.classes), seed=run.recipe.seed + index)
