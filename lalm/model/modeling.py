@@ -20,7 +20,13 @@ from lalm.errors import ModelError
 from lalm.model.attention_mask import masks_of_layers
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
-from lalm.model.cross_attention import CONTEXT_INPUTS, CrossAttention, context_inputs, range_of_step
+from lalm.model.cross_attention import (
+    CONTEXT_INPUTS,
+    CrossAttention,
+    context_inputs,
+    range_of_step,
+    unheard_context,
+)
 from lalm.model.decoder import add_lora, empty_language_model, lora_layers
 from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answers
 from lalm.model.loss import language_model_loss
@@ -261,6 +267,15 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         context = context_inputs(input_ids, audio_token_id, positions, num_positions, group_ids)
         return {"inputs_embeds": embeds, **context}
 
+    def _embed_unheard(self, input_ids: Tensor, audio: Mapping[str, Any]) -> dict[str, Tensor]:
+        """`embed_inputs` of text alone, and a clip that takes part in the graph and changes nothing."""
+        inputs = self.embed_inputs(input_ids)
+        if self.cross_attention is not None:
+            positions, _ = self.project_audio(**{name: audio.get(name) for name in AUDIO_INPUTS})
+            return inputs | unheard_context(positions, *input_ids.shape)
+        embeds = inputs["inputs_embeds"]
+        return {"inputs_embeds": embeds + (self.get_audio_features(**audio).sum() * 0.0).to(embeds.dtype)}
+
     def begin_objectives(
         self, weights: Mapping[str, float], *, num_classes: int = 0, seed: int = 0, **options: Any
     ) -> None:
@@ -448,11 +463,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         }
         if objective_items is not None:
             return self._objectives(audio, objective_items, text, num_items, audio_is_unheard)
-        if audio_is_unheard:
-            inputs_embeds = self.embed_inputs(input_ids, group_ids)["inputs_embeds"]
-            inputs_embeds = inputs_embeds + (self.get_audio_features(**audio).sum() * 0.0).to(inputs_embeds.dtype)
         if inputs_embeds is None:
-            inputs = self.embed_inputs(input_ids, group_ids, **audio)
+            if audio_is_unheard:
+                inputs = self._embed_unheard(input_ids, audio)
+            else:
+                inputs = self.embed_inputs(input_ids, group_ids, **audio)
             inputs_embeds = inputs["inputs_embeds"]
             if "audio_context" in inputs:
                 audio_context, audio_context_clips, audio_range = (inputs[name] for name in CONTEXT_INPUTS)
