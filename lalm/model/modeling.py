@@ -32,6 +32,7 @@ from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answ
 from lalm.model.loss import language_model_loss
 from lalm.model.objectives import ObjectiveHeads, alignment_losses
 from lalm.projectors import build_projector
+from lalm.projectors.base import Projector
 
 AUDIO_INPUTS = (
     *("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths"),
@@ -96,15 +97,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = language_model or empty_language_model(config.text_config)
         cross_attention = config.cross_attention_section()
         width = cast(nn.Embedding, self.get_input_embeddings()).embedding_dim
-        num_layers = self.audio_tower.num_layer_outputs
         audio_width = cross_attention.audio_width or width if cross_attention else width
-        self.multi_modal_projector = build_projector(
-            config.projector_section(),
-            self.audio_tower.width // num_layers,
-            audio_width,
-            stream_widths=self.audio_tower.stream_widths,
-            num_layers_given=num_layers,
-        )
+        self.multi_modal_projector = _build_projector(config, self.audio_tower, audio_width)
         self.cross_attention = (
             CrossAttention(cross_attention, self.language_model, audio_width) if cross_attention else None
         )
@@ -560,3 +554,21 @@ def _part_of(name: str) -> str:
     if name.startswith(("multi_modal_projector.", "cross_attention.")):
         return "projector"
     return "lora" if ".lora_" in name else "language_model"
+
+
+def _build_projector(config: LalmConfig, tower: AudioTower, audio_width: int) -> Projector:
+    num_layers = tower.num_layer_outputs
+    return build_projector(
+        config.projector_section(),
+        tower.width // num_layers,
+        audio_width,
+        stream_widths=tower.stream_widths,
+        num_layers_given=num_layers,
+    )
+
+
+def fresh_projector(model: LalmForConditionalGeneration) -> Projector:
+    """Another projector of the model's sizes, on the CPU, with random weights."""
+    width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
+    section = model.config.cross_attention_section()
+    return _build_projector(model.config, model.audio_tower, (section.audio_width if section else None) or width)

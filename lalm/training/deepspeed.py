@@ -8,8 +8,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +19,12 @@ from torch import nn
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from lalm.encoders.base import AudioEncoder
-from lalm.errors import CheckpointError, MissingPackageError
+from lalm.errors import CheckpointError, MissingPackageError, TrainingError
 from lalm.model.build import default_device
 from lalm.recipe.schema import Recipe
+
+BUILD_SECONDS = 900
+"""The longest that a build of kernels takes; 77 to 122 s were measured on two busy cores."""
 
 
 def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
@@ -39,6 +44,8 @@ def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
         "zero_allow_untested_optimizer": True,
+        # Offloading keeps torch's AdamW: what trains is small, and DeepSpeed's own is built by a compiler.
+        "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": 2,
             "overlap_comm": False,
@@ -48,6 +55,24 @@ def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
         },
     }
     return merged(settings, recipe.deepspeed)
+
+
+def check_kernel_locks() -> None:
+    """Refuses to wait for a build of DeepSpeed's kernels that was killed: its lock stays, and DeepSpeed waits silently.
+
+    Raises:
+        TrainingError: if a lock is older than a build takes.
+    """
+    from torch.utils.cpp_extension import get_default_build_root
+
+    root = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
+    for lock in Path(root).glob("**/lock"):
+        age = time.time() - lock.stat().st_mtime
+        if age > BUILD_SECONDS:
+            raise TrainingError(
+                f"{lock}: a build of DeepSpeed's kernels has been locked for {age / 60:.0f} minutes; the process that "
+                "built was probably killed. Remove the file if none is building, and start the same command again."
+            )
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

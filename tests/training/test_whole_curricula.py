@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from curricula import CURRICULA, tiny_curriculum, write_records
-from fork_server import Runs, kills
+from fork_server import kills
 from safetensors.torch import load_file
 
 from lalm.training.metrics import read_metrics
@@ -24,13 +24,6 @@ RESUMED = 1e-6
 CUT = 2e-5
 """Losses near 6 of the same steps, cut for other numbers of processes: float32 sums in another order differ by a few
 units in the last place (5e-7 each), and every optimizer step carries them on."""
-
-
-@pytest.fixture(scope="module")
-def runs():
-    server = Runs()
-    yield server
-    server.close()
 
 
 @pytest.fixture
