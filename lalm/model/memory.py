@@ -13,20 +13,21 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from lalm.encoders.base import AudioEncoder
 from lalm.model.loss import losses_in_chunks
 from lalm.model.modeling import LalmForConditionalGeneration, fresh_projector
 
 META = torch.device("meta")
+_attention = nn.functional.scaled_dot_product_attention
 SAMPLE_SECONDS = 10.0
 """Length of the clip that the projector is counted on."""
 
@@ -60,11 +61,11 @@ class PassCost:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made inside and not yet freed: `now`, and `peak`."""
+    """Counts the bytes of the tensors that are made inside and not yet freed: `now`, and `peak`; and operations."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.flops = 0
         self._seen: weakref.WeakSet = weakref.WeakSet()
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
@@ -74,6 +75,8 @@ class LiveBytes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and tensor.untyped_storage() not in self._seen:
                 storage = tensor.untyped_storage()
@@ -157,6 +160,10 @@ def _count_projector(model: LalmForConditionalGeneration, shape: BatchShape) -> 
     """The projector over one clip of `SAMPLE_SECONDS`, times the audio of the micro-batch."""
     times = shape.clips * shape.clip_seconds / SAMPLE_SECONDS
     projector = fresh_projector(model).requires_grad_(_trains(model.multi_modal_projector)).train()
+    for ours, theirs in zip(projector.modules(), model.multi_modal_projector.modules(), strict=True):
+        if getattr(theirs, "gradient_checkpointing", False):
+            ours.gradient_checkpointing = True
+            ours._gradient_checkpointing_func = theirs._gradient_checkpointing_func
     steps = max(1, model.audio_tower.length_rule.count(_samples(model, SAMPLE_SECONDS)))
     width, layers = model.audio_tower.width, projector.num_layer_inputs
     size = (1, layers, steps, width // layers) if layers > 1 else (1, steps, width)
@@ -202,8 +209,9 @@ class _Count:
     """Counts one pass of a module whose weights, and gradients of what trains, are there already."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._module, self._live, self._flops = module, LiveBytes(), FlopCounterMode(display=False)
-        self._fused = _FusedAttention()
+        self._module, self._live = module, LiveBytes()
+        # Also while the backward pass runs checkpointed layers again, where a mode of torch's would not reach.
+        self._fused = patch.object(nn.functional, "scaled_dot_product_attention", _fused_attention)
         self._kept = 0
 
     def __enter__(self) -> _Count:
@@ -212,8 +220,8 @@ class _Count:
                 parameter.grad = torch.empty_like(parameter)
         held = [*self._module.parameters(), *self._module.buffers()]
         self._live.ignore([*held, *(parameter.grad for parameter in held if parameter.grad is not None)])
-        for mode in (self._flops, self._live, self._fused):
-            mode.__enter__()
+        self._fused.start()
+        self._live.__enter__()
         return self
 
     def after_forward(self) -> None:
@@ -221,31 +229,28 @@ class _Count:
         self._kept = self._live.now
 
     def __exit__(self, *problem: Any) -> None:
-        for mode in (self._fused, self._live, self._flops):
-            mode.__exit__(*problem)
+        self._live.__exit__(*problem)
+        self._fused.stop()
         for parameter in self._module.parameters():
             parameter.grad = None
 
     def cost(self) -> PassCost:
-        return PassCost(self._live.peak, self._kept, self._flops.get_total_flops())
+        return PassCost(self._live.peak, self._kept, self._live.flops)
 
 
-class _FusedAttention(TorchFunctionMode):
-    """On the meta device `scaled_dot_product_attention` would be the unfused sum of its parts; no device runs it so."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not nn.functional.scaled_dot_product_attention or not args[0].is_meta:
-            return func(*args, **kwargs)
-        query, key, value = args[:3]
-        if (groups := query.shape[1] // key.shape[1]) > 1:
-            key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
-        mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.expand(*query.shape[:3], key.shape[2])
-        elif mask is not None:
-            mask = torch.empty(mask.shape, dtype=query.dtype, device=META).expand(*query.shape[:3], key.shape[2])
-        return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, mask, True)[0]
+def _fused_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
+):
+    """`scaled_dot_product_attention`, which the meta device would take apart as no other device does."""
+    if not query.is_meta:
+        return _attention(query, key, value, attn_mask, *args, **kwargs)
+    if (groups := query.shape[1] // key.shape[1]) > 1:
+        key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.empty(attn_mask.shape, dtype=query.dtype, device=META)
+        attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
+    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True)[0]
 
 
 def _trains(module: nn.Module) -> bool:

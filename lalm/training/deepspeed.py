@@ -8,10 +8,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,12 +17,10 @@ from torch import nn
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from lalm.encoders.base import AudioEncoder
-from lalm.errors import CheckpointError, MissingPackageError, TrainingError
+from lalm.errors import CheckpointError, MissingPackageError
 from lalm.model.build import default_device
 from lalm.recipe.schema import Recipe
-
-BUILD_SECONDS = 900
-"""The longest that a build of kernels takes; 77 to 122 s were measured on two busy cores."""
+from lalm.training.distributed import uses_cpu
 
 
 def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
@@ -57,22 +53,16 @@ def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
     return merged(settings, recipe.deepspeed)
 
 
-def check_kernel_locks() -> None:
-    """Refuses to wait for a build of DeepSpeed's kernels that was killed: its lock stays, and DeepSpeed waits silently.
+def go_without_cpu_kernel() -> None:
+    """Lets gloo sum over processes on CPUs.
 
-    Raises:
-        TrainingError: if a lock is older than a build takes.
+    DeepSpeed would compile a kernel of its own for that at the first start: two minutes, a C++ compiler, and a lock
+    that a killed process leaves behind and every later run waits for in silence.
     """
-    from torch.utils.cpp_extension import get_default_build_root
+    if uses_cpu() and importlib.util.find_spec("deepspeed") is not None:
+        import deepspeed
 
-    root = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
-    for lock in Path(root).glob("**/lock"):
-        age = time.time() - lock.stat().st_mtime
-        if age > BUILD_SECONDS:
-            raise TrainingError(
-                f"{lock}: a build of DeepSpeed's kernels has been locked for {age / 60:.0f} minutes; the process that "
-                "built was probably killed. Remove the file if none is building, and start the same command again."
-            )
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

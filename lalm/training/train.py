@@ -34,7 +34,7 @@ from lalm.training.breakdown import LossBreakdown
 from lalm.training.callbacks import StageLog, TensorBoardLog, WandbLog, check_loggers, has_tensorboard, say
 from lalm.training.checkpoints import TRAINED, split_heads, write_json
 from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
-from lalm.training.deepspeed import announce_single_process, check_kernel_locks, leave_zero
+from lalm.training.deepspeed import announce_single_process, go_without_cpu_kernel, leave_zero
 from lalm.training.distributed import check_launcher, join_processes, tells_of_a_lost_process
 from lalm.training.dry_run import print_plan
 from lalm.training.held_out import HeldOutLoss
@@ -98,7 +98,7 @@ def run_recipe(
     """
     check_launcher(wants_deepspeed=recipe.deepspeed is not None)
     if recipe.deepspeed is not None:
-        check_kernel_locks()
+        go_without_cpu_kernel()
         announce_single_process()
     state = join_processes()
     console = console or Console()

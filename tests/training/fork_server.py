@@ -12,7 +12,6 @@ import gc
 import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -98,11 +97,6 @@ def _serve() -> None:
 
     import lalm.training.train  # noqa: F401
 
-    if shutil.which("c++"):
-        from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
-
-        # Once for all processes: each would ask the build system, behind a lock that a killed one never gives back.
-        ShareMemCommBuilder().load()
     gc.collect()
     gc.freeze()  # else the first collection of every forked process copies the whole heap
     answers = os.fdopen(os.dup(1), "w")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import time
 from types import SimpleNamespace
 
 import pytest
 
-from lalm.errors import CheckpointError, MissingPackageError, TrainingError
-from lalm.training.deepspeed import check_kernel_locks, deepspeed_settings, load_engine, merged
+from lalm.errors import CheckpointError, MissingPackageError
+from lalm.training.deepspeed import deepspeed_settings, load_engine, merged
 
 
 def test_nothing_without_a_block():
@@ -37,17 +35,6 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match="pip install 'lalm\\[distributed\\]'"):
         deepspeed_settings(SimpleNamespace(deepspeed={}))
-
-
-def test_a_lock_that_a_killed_build_left_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    lock = tmp_path / "py_cpu" / "kernel" / "lock"
-    lock.parent.mkdir(parents=True)
-    lock.touch()
-    check_kernel_locks()
-    os.utime(lock, (0, time.time() - 3600))
-    with pytest.raises(TrainingError, match=r"kernel/lock: .* locked for 60 minutes.* Remove the file"):
-        check_kernel_locks()
 
 
 def test_a_checkpoint_that_the_engine_cannot_read_is_refused():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +21,7 @@ from lalm.training.checkpoints import find_checkpoints
 from lalm.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
-    reason="needs deepspeed, which builds its CPU kernels with a C++ compiler",
-)
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 ZERO_3 = {"zero_optimization": {"stage": 3}}
 LIMIT_SECONDS = 300
 BIN = Path(sys.executable).parent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,7 @@ from safetensors.torch import load_file
 from lalm.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
-    reason="needs deepspeed, which builds its CPU kernels with a C++ compiler",
-)
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 ZERO_2, ZERO_3 = ([f"deepspeed={{zero_optimization: {{stage: {stage}}}}}"] for stage in (2, 3))
 RESUMED = 1e-6
 CUT = 2e-5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 
 import pytest
 from curricula import tiny_curriculum, write_records
@@ -14,10 +13,7 @@ from lalm.model.decoder import byte_tokenizer, random_language_model
 from lalm.recipe.load import load_recipe
 from lalm.training.metrics import read_metrics
 
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
-    reason="needs deepspeed, which builds its CPU kernels with a C++ compiler",
-)
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 STAGE = [{"name": "align", "learning_rates": {"projector": 0.01, "lora": 0.01}, "steps": 3, "batch_records": 4,
           "save_every_steps": 3}]  # fmt: skip
 CPU = "{device: cpu}"
