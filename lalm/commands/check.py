@@ -194,12 +194,12 @@ def machines_table(planner: MachinePlanner, machines: Sequence[Machine]) -> Tabl
     return table
 
 
-MACHINE_COLUMNS = ("machine", "way", "GB a GPU", "GB of host a GPU", "fits", "hours for 100,000 records")
+MACHINE_COLUMNS = ("machine", "way", "GB a GPU", "GB of host a GPU", "fits", "hours for a million records")
 
 
 def machine_cells(fit: Fit) -> list[str]:
     """What the tables say of one way, in the order of `MACHINE_COLUMNS` without the machine."""
-    hours = 100_000 / fit.records_per_second / 3600
+    hours = 1e6 / fit.records_per_second / 3600
     return [
         fit.way.name + (", checkpointing" if fit.checkpointing else ""),
         f"{fit.gpu_bytes / 2**30:.1f}",

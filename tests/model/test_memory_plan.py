@@ -44,10 +44,12 @@ def test_gradients_and_moments_are_of_what_trains():
 
 def test_precision_quantisation_and_checkpointing_save():
     language_model = plan_model(load_recipe("tiny")).parameters["language_model"]
-    plain = stages()[0]
-    half = stages("language_model.dtype=bfloat16")[0]
-    packed = stages("language_model.dtype=bfloat16", "language_model.quantisation=nf4")[0]
-    saving = stages("stages.align.gradient_checkpointing=true")[0]
+    plain = stages("language_model.attention=sdpa")[0]
+    half = stages("language_model.attention=sdpa", "language_model.dtype=bfloat16")[0]
+    packed = stages(
+        "language_model.attention=sdpa", "language_model.dtype=bfloat16", "language_model.quantisation=nf4"
+    )[0]
+    saving = stages("language_model.attention=sdpa", "stages.align.gradient_checkpointing=true")[0]
     assert half.weights == plain.weights - 2 * language_model
     assert half.activations < plain.activations
     assert packed.weights < half.weights
