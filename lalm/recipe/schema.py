@@ -206,6 +206,9 @@ class StageSection(Section):
     """Worked examples of the same task (clip, question, answer) that open every conversation (SALM)."""
     augment: AugmentSection | None = None
     """Changes clips at random each time they are heard; needs `data.cache_states: false`."""
+    mix_positions: Fraction = 0.0
+    """Up to this share of another clip's mean position is blended into a clip's positions; its answers stay (manifold
+    mixup, arXiv 1806.05236). Keeps a small set from being learned by heart."""
     steps: PositiveInt | None = None
     """Optimizer steps. Give one of steps, epochs, records, audio_hours."""
     epochs: PositiveFloat | None = None
