@@ -199,7 +199,7 @@ class MicroBatchDataset(Dataset):
         else:
             num_samples = round(UNHEARD_SECONDS * self.processor.sampling_rate)
             silence = dict(self.processor.audio_inputs([np.zeros(num_samples, np.float32)]))
-        return {**silence, "audio_is_unheard": True}
+        return {**silence, **self.processor.question_inputs([[0]]), "audio_is_unheard": True}
 
     def _cached_steps(self) -> int:
         """Steps of some clip of the stage: enough for any projector."""

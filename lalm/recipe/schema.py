@@ -402,6 +402,13 @@ class Recipe(Section):
             if size.stage is not None and size.stage not in names:
                 problems.append(f"system.sizes[{i}].stage: '{size.stage}' is no stage ({', '.join(names)})")
         problems += self._question_problems()
+        zero = (self.deepspeed or {}).get("zero_optimization") or {}
+        if zero.get("stage") == 3 and self.language_model.quantisation != "none":
+            problems.append(
+                f"deepspeed.zero_optimization.stage: 3 deals out slices of weights, and those of "
+                f"language_model.quantisation: {self.language_model.quantisation} are packed with scales beside them. "
+                "Use stage 1 or 2, or quantisation: none"
+            )
         if self.language_model.cross_attention is not None:
             problems += [
                 f"stages[{i}].objective: {', '.join(stage.objective_weights())}: compares audio with text embeddings, "
