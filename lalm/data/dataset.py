@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 from lalm.data.augment import augment_waveform, generator, mask_features
 from lalm.data.cache import StateCache
 from lalm.data.clips import ClipStore
-from lalm.data.contrastive import AlignmentItems, keep_single_clips
+from lalm.data.contrastive import AlignmentItems, why_not_alignable
+from lalm.data.example_store import ExampleStore
 from lalm.data.examples import (
     Dropped,
     Example,
@@ -32,6 +33,7 @@ from lalm.data.examples import (
 )
 from lalm.data.mixture import StagePlan, plan_stage
 from lalm.data.packing import Layout, pack, sharing
+from lalm.data.sequences import Changed
 from lalm.data.spans import clip_seconds
 from lalm.data.variants import keep_transcripts, with_continuations, with_worked_examples, worded
 from lalm.errors import AudioError, DataError
@@ -51,7 +53,7 @@ class StageData:
 
     dataset: MicroBatchDataset
     plan: StagePlan
-    examples: list[Example]
+    examples: ExampleStore
     dropped: Dropped
     held_out: MicroBatchDataset | None = None
     """Batches whose loss is measured during the stage."""
@@ -61,7 +63,7 @@ class StageData:
     @property
     def num_truncated(self) -> int:
         """Examples whose answer was shortened."""
-        return sum(example.truncated for example in self.examples)
+        return int(self.examples.columns["truncated"].sum())
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def take_single(items: list[dict]) -> dict:
 
 def stage_records(
     recipe: Recipe, stage_index: int, continuations: Mapping[str, str] | None = None
-) -> tuple[list[SourcedRecord], Dropped]:
+) -> tuple[Sequence[SourcedRecord], Dropped]:
     """The records of a stage in its own form: continued, opened by worked examples, tagged.
 
     Without `continuations` a stage of continued answers keeps its transcripts as answers (a dry run, or to make them).
@@ -272,9 +274,7 @@ def build_stage_data(
     clips.scan(paths)
     clips.check_bad_share(paths)
     examples, unusable = _examples(records, recipe, stage, processor, clips)
-    dropped.reasons |= unusable.reasons
-    if not answers:
-        examples = keep_single_clips(examples, dropped)
+    dropped.extend(unusable)
     if not examples and len(dropped):
         raise DataError(f"stage '{stage.name}': none of its records can be used:\n{dropped.summary()}")
     plan = _plan(examples, recipe, stage_index, clips, layout, world_size)
@@ -306,14 +306,11 @@ def _held_out(
 ) -> MicroBatchDataset:
     """The batches whose loss is measured: whole in every process, each record once, never augmented."""
     stage, processor, clips = recipe.stages[stage_index], dataset.processor, dataset.clips
-    dropped = Dropped()
     found = load_held_out(recipe, stage_index)
     clips.scan(clip_paths(found))
     # Continued targets are of training records alone: held-out ones are measured on their transcripts.
-    records = [replace(item, record=worded(item.record, recipe.data)) for item in found]
+    records = Changed(found, lambda item: replace(item, record=worded(item.record, recipe.data)))
     examples, _ = _examples(records, recipe, stage, processor, clips)
-    if not dataset.answers:
-        examples = keep_single_clips(examples, dropped)
     if not examples:
         raise DataError(
             f"stage '{stage.name}': evaluate_every_steps is given, but its sources and tasks have no usable record of "
@@ -343,36 +340,42 @@ def _in_form(
     stage: StageSection,
     continuations: Mapping[str, str] | None,
     dropped: Dropped,
-) -> list[SourcedRecord]:
+) -> Sequence[SourcedRecord]:
     if stage.answers == "continued":
         records = keep_transcripts(records, dropped)
         if continuations is not None:
             records = with_continuations(records, continuations, stage.continuation_prompt, dropped)
-    records = [replace(item, record=worded(item.record, recipe.data)) for item in records]
+    records = Changed(records, lambda item: replace(item, record=worded(item.record, recipe.data)))
     return with_worked_examples(records, stage.in_context, recipe.seed)
 
 
 def _examples(
     records: Sequence[SourcedRecord], recipe: Recipe, stage: StageSection, processor: LalmProcessor, clips: ClipStore
-) -> tuple[list[Example], Dropped]:
+) -> tuple[ExampleStore, Dropped]:
+    options: dict[str, Any] = {}
+    if "language_model" not in stage.objective_weights():
+        options["refuse"] = why_not_alignable
     return build_examples(
         records,
         processor,
         clips,
         max_text_tokens=recipe.data.max_text_tokens,
         train_on_inputs=stage.train_on_inputs,
+        **options,
     )
 
 
 def _plan(
-    examples: Sequence[Example], recipe: Recipe, stage_index: int, clips: ClipStore, layout: Layout, world_size: int
+    examples: ExampleStore, recipe: Recipe, stage_index: int, clips: ClipStore, layout: Layout, world_size: int
 ) -> StagePlan:
-    stage = recipe.stages[stage_index]
-    groups, prefixes = sharing(examples) if layout == "shared_prefix" else (None, None)
+    stage, columns = recipe.stages[stage_index], examples.columns
+    groups = prefixes = None
+    if layout == "shared_prefix":
+        groups, prefixes = sharing(examples, columns["share_key"], columns["share_limit"])
     weights = {name: section.weight for name, section in recipe.data.sources.items()} | stage.source_weights
     return plan_stage(
-        [len(example) for example in examples],
-        [example.source for example in examples],
+        columns["length"],
+        examples.members(),
         weights,
         batch_records=stage.batch_records,
         micro_batch_tokens=stage.micro_batch_tokens,
@@ -380,20 +383,15 @@ def _plan(
         epochs=stage.epochs,
         records=stage.records,
         audio_seconds=None if stage.audio_hours is None else stage.audio_hours * 3600,
-        seconds=[_seconds(example, clips) for example in examples],
+        seconds=() if stage.audio_hours is None else columns["samples"] / clips.sample_rate_hz,
         temperature=stage.mixture_temperature,
         seed=recipe.seed + stage_index,
         world_size=world_size,
         groups=groups,
         prefix_lengths=prefixes,
         padded_rows=layout == "none",
-        names=[example.record.id for example in examples],
+        names=Changed(examples, lambda example: example.record.id),
     )
-
-
-def _seconds(example: Example, clips: ClipStore) -> float:
-    infos = [info for path in example.clips if (info := clips.info(path)) is not None]
-    return sum(info.num_samples for info in infos) / clips.sample_rate_hz
 
 
 def _label_weights(stage: StageSection) -> LabelWeights | None:

@@ -17,6 +17,7 @@ from lalm.data.clips import ClipStore
 from lalm.data.dataset import StageData
 from lalm.data.encode import fill_cache
 from lalm.data.examples import SourcedRecord, clip_paths, load_held_out, load_stage_records, open_clips
+from lalm.data.sequences import Joined
 from lalm.data.state_cache import open_state_cache
 from lalm.errors import DataError, TrainingError
 from lalm.recipe.schema import Recipe
@@ -70,8 +71,7 @@ def fill_state_cache(
         return None
     problem: Exception | None = None
     if state.is_main_process:
-        records = [item for index in stages for item in records_heard(recipe, index)]
-        paths = clip_paths(records)
+        paths = clip_paths(Joined([records_heard(recipe, index) for index in stages]))
         was_training = model.training
         model.eval()
         try:
@@ -105,10 +105,10 @@ def fill_state_cache(
     return cache
 
 
-def records_heard(recipe: Recipe, index: int) -> list[SourcedRecord]:
+def records_heard(recipe: Recipe, index: int) -> Sequence[SourcedRecord]:
     """Records whose clips a stage needs: to train on, and to measure."""
-    held_out = load_held_out(recipe, index) if recipe.stages[index].evaluate_every_steps is not None else []
-    return [*load_stage_records(recipe, index)[0], *held_out]
+    held_out = load_held_out(recipe, index) if recipe.stages[index].evaluate_every_steps is not None else ()
+    return Joined([load_stage_records(recipe, index)[0], held_out])
 
 
 def to_device(inputs: Any, device: torch.device) -> Any:

@@ -50,16 +50,14 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
 
 
 def _numbers(data: StageData, batches: NamedBatches) -> list[str]:
-    drawn = [data.examples[int(number)] for number in data.plan.order]
-    seconds = {path: batches.seconds(path) for example in data.examples for path in example.clips}
-    audio = sum(seconds[path] for example in drawn for path in example.clips)
+    columns, drawn = data.examples.columns, data.plan.order
     values = (
         data.plan.num_steps,
         len(data.examples),
         f"{len(drawn) / data.plan.draws_per_epoch:.1f}",
         data.plan.gradient_accumulation_steps,
-        sum(len(example) for example in drawn),
-        sum(example.num_supervised for example in drawn),
-        f"{audio / 3600:.2f}",
+        int(columns["length"][drawn].sum()),
+        int(columns["supervised"][drawn].sum()),
+        f"{columns['samples'][drawn].sum() / batches.clips.sample_rate_hz / 3600:.2f}",
     )
     return [f"{value:,}" if isinstance(value, int) else str(value) for value in values]
