@@ -34,12 +34,14 @@ from lalm.data.examples import (
 from lalm.data.mixture import StagePlan, plan_stage
 from lalm.data.packing import Layout, pack, sharing
 from lalm.data.sequences import Changed
+from lalm.data.shards import streamed_sources
 from lalm.data.spans import clip_seconds
 from lalm.data.variants import keep_transcripts, with_continuations, with_worked_examples, worded
 from lalm.errors import AudioError, DataError
 from lalm.recipe.schema import AugmentSection, Recipe, StageSection
 
 if TYPE_CHECKING:
+    from lalm.data.streaming import StreamedRows, StreamPlan
     from lalm.processing.processor import LalmProcessor
 
 
@@ -52,8 +54,8 @@ class StageData:
     """All that one stage trains on, and what it had to leave out."""
 
     dataset: MicroBatchDataset
-    plan: StagePlan
-    examples: ExampleStore
+    plan: StagePlan | StreamPlan
+    examples: ExampleStore | StreamedRows
     dropped: Dropped
     held_out: MicroBatchDataset | None = None
     """Batches whose loss is measured during the stage."""
@@ -63,17 +65,19 @@ class StageData:
     @property
     def num_truncated(self) -> int:
         """Examples whose answer was shortened."""
-        return int(self.examples.columns["truncated"].sum())
+        return self.examples.num_truncated
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """`inputs`: keyword arguments of the model's forward; `examples`: what they were made of; `owners` [R, L]: the
-    example of each position (None where nothing passes through the decoder)."""
+    example of each position (None where nothing passes through the decoder); `audio_seconds` of its clips, where they
+    were decoded for it."""
 
     inputs: dict[str, Any]
     examples: list[Example]
     owners: np.ndarray | None
+    audio_seconds: float | None = None
 
 
 class MicroBatchDataset(Dataset):
@@ -93,7 +97,7 @@ class MicroBatchDataset(Dataset):
     def __init__(
         self,
         examples: Sequence[Example],
-        plan: StagePlan,
+        plan: StagePlan | StreamPlan,
         *,
         layout: Layout,
         pad_token_id: int,
@@ -126,6 +130,7 @@ class MicroBatchDataset(Dataset):
         Raises:
             DataError: if none of its clips can be read any more.
         """
+        assert isinstance(self.plan, StagePlan)
         chosen = [self.examples[index] for index in self.plan[item]]
         while True:
             try:
@@ -269,6 +274,8 @@ def build_stage_data(
     objectives = stage.objective_weights()
     answers = "language_model" in objectives
     layout = layout if answers else "rows"
+    if streamed_sources(recipe, stage_index):
+        return _streamed(recipe, stage_index, processor, clips, world_size, layout)
     records, dropped = stage_records(recipe, stage_index, continuations)
     paths = clip_paths(records)
     clips.scan(paths)
@@ -299,6 +306,24 @@ def build_stage_data(
     if stage.evaluate_every_steps is not None:
         held_out = _held_out(recipe, stage_index, dataset, classes, options)
     return StageData(dataset, plan, examples, dropped, held_out, classes)
+
+
+def _streamed(
+    recipe: Recipe, stage_index: int, processor: LalmProcessor, clips: ClipStore, world_size: int, layout: Layout
+) -> StageData:
+    """A stage that reads its records while it trains. Whether there are clips shows later, so it expects some."""
+    from lalm.data.streaming import open_stream
+
+    stage = recipe.stages[stage_index]
+    options: dict[str, Any] = {
+        "pad_token_id": _pad_token_id(processor),
+        "weigh": _label_weights(stage),
+        "augment": stage.augment,
+        "seed": recipe.seed + stage_index,
+        "always_audio": True,
+    }
+    batches, rows, dropped = open_stream(recipe, stage_index, processor, clips, world_size, layout=layout, **options)
+    return StageData(batches, batches.plan, rows, dropped)
 
 
 def _held_out(

@@ -86,6 +86,11 @@ class ExampleStore(ReadSequence["Example"]):
         """All sources that have an example, in order of name."""
         return sorted(self._sources)
 
+    @property
+    def num_truncated(self) -> int:
+        """Examples whose answer was shortened."""
+        return int(self.columns["truncated"].sum())
+
     def members(self) -> dict[str, np.ndarray]:
         """Numbers of the examples of each source."""
         numbers = self.columns["source"]

@@ -165,6 +165,11 @@ def load_source(
         DataError: if the file cannot be read, or more than `max_bad_share` of it breaks the contract.
     """
     path = folder / section.records
+    if section.streamed:
+        raise DataError(
+            f"{path}: source '{name}' is streamed (streamed: true) and cannot be read as a whole here. Name sources "
+            "that are not: evaluation.sources for an evaluation."
+        )
     file = open_record_file(path)
     bad, total = file.problems, len(file) + len(file.problems)
     if len(bad) > max_bad_share * total:

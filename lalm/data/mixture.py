@@ -133,7 +133,7 @@ def plan_stage(
                            questions_per_clip, seed, temperature)  # fmt: skip
     steps = max(1, math.ceil(draws / batch_records - 1e-9))
     drawn = stream.take(steps * batch_records).reshape(steps, batch_records)
-    cut = _Cut(np.asarray(lengths), groups, prefix_lengths, padded_rows, micro_batch_tokens)
+    cut = Cut(np.asarray(lengths), groups, prefix_lengths, padded_rows, micro_batch_tokens)
     accumulation, order, offsets, largest = _cut_all(cut, drawn, world_size)
     return StagePlan(
         order=order,
@@ -275,7 +275,7 @@ def _rearranged(examples: np.ndarray, sizes: np.ndarray, order: np.ndarray) -> n
 
 
 @dataclass
-class _Cut:
+class Cut:
     """How the records of a step are put in bins that each fit the budget."""
 
     lengths: np.ndarray
@@ -335,7 +335,7 @@ class _Cut:
         return total if self.prefixes is None else total - (len(unit) - 1) * int(self.prefixes[unit[0]])
 
 
-def _cut_all(cut: _Cut, drawn: np.ndarray, world_size: int) -> tuple[int, np.ndarray, np.ndarray, int]:
+def _cut_all(cut: Cut, drawn: np.ndarray, world_size: int) -> tuple[int, np.ndarray, np.ndarray, int]:
     """The least accumulation with which every step fits; the examples in order of micro-batch, where each micro-batch
     starts, and the positions of the largest."""
     steps, batch_records = drawn.shape

@@ -235,6 +235,15 @@ def _dataset_rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}:{number}", _from_columns(row)
 
 
+def record_of_columns(row: dict[str, Any], where: str) -> Record:
+    """A record of Parquet columns: None where a key is missing, JSON text where the value is free-form.
+
+    Raises:
+        DataError: if it breaks the contract.
+    """
+    return parse_record(_from_columns(row), where)
+
+
 def _from_columns(row: dict[str, Any]) -> dict[str, Any]:
     """Columns hold None where a record lacks the key, and JSON text where the value is free-form."""
     row = {key: item for key, item in row.items() if item is not None}

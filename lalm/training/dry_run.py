@@ -7,6 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lalm.data.dataset import StageData, build_stage_data
+from lalm.data.example_store import ExampleStore
+from lalm.data.examples import Example
+from lalm.data.mixture import StagePlan
 from lalm.model.build import build_empty, build_processor
 from lalm.processing.xray import show_sample
 from lalm.recipe.schema import Recipe
@@ -35,7 +38,7 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
             notes.append(f"{stage.name}: transcripts stand where the language model's continuations will be")
         notes.append(f"{stage.name} trains {describe(counts)} parameters")
         table.add_row(stage.name, *_numbers(data, NamedBatches(data, clips)))
-        samples.append((stage.name, data.examples[int(data.plan[0][0])]))
+        samples.append((stage.name, _first_example(data)))
         if len(data.dropped):
             notes.append(f"{stage.name}: {len(data.dropped)} records are left out\n{data.dropped.summary()}")
         if data.num_truncated:
@@ -49,7 +52,18 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
     console.print("Nothing was trained.", style="dim")
 
 
+def _first_example(data: StageData) -> Example:
+    if isinstance(data.examples, ExampleStore) and isinstance(data.plan, StagePlan):
+        return data.examples[int(data.plan[0][0])]
+    return data.dataset.micro_batch(0).examples[0]
+
+
 def _numbers(data: StageData, batches: NamedBatches) -> list[str]:
+    if not isinstance(data.examples, ExampleStore):
+        drawn_share = data.plan.num_steps * data.plan.batch_records / data.plan.draws_per_epoch
+        known = (data.plan.num_steps, len(data.examples), f"{drawn_share:.1f}", data.plan.gradient_accumulation_steps)
+        return [f"{value:,}" if isinstance(value, int) else value for value in (*known, "streamed", "", "")]
+    assert isinstance(data.plan, StagePlan)
     columns, drawn = data.examples.columns, data.plan.order
     values = (
         data.plan.num_steps,
