@@ -20,7 +20,7 @@ import numpy as np
 from lalm.errors import DataError
 from lalm.resources import cache_folder
 
-IN_MEMORY_BYTES = 2**20
+IN_MEMORY_BYTES = 2**16
 """Arrays up to this are ordinary ones."""
 _LOCK = ".lock"
 

@@ -38,6 +38,8 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
             notes.append(f"{stage.name}: transcripts stand where the language model's continuations will be")
         notes.append(f"{stage.name} trains {describe(counts)} parameters")
         table.add_row(stage.name, *_numbers(data, NamedBatches(data, clips)))
+        if not isinstance(data.examples, ExampleStore):
+            notes.append(f"{stage.name} is streamed: positions and audio are counted as they are read")
         samples.append((stage.name, _first_example(data)))
         if len(data.dropped):
             notes.append(f"{stage.name}: {len(data.dropped)} records are left out\n{data.dropped.summary()}")
@@ -62,7 +64,7 @@ def _numbers(data: StageData, batches: NamedBatches) -> list[str]:
     if not isinstance(data.examples, ExampleStore):
         drawn_share = data.plan.num_steps * data.plan.batch_records / data.plan.draws_per_epoch
         known = (data.plan.num_steps, len(data.examples), f"{drawn_share:.1f}", data.plan.gradient_accumulation_steps)
-        return [f"{value:,}" if isinstance(value, int) else value for value in (*known, "streamed", "", "")]
+        return [f"{value:,}" if isinstance(value, int) else value for value in (*known, "-", "-", "-")]
     assert isinstance(data.plan, StagePlan)
     columns, drawn = data.examples.columns, data.plan.order
     values = (
