@@ -25,6 +25,7 @@ KINDS = {
     "qwen2_audio": "lalm.bench.peer_transformers:run_qwen2_audio",
     "matrix_peak": "lalm.bench.machine:report_matrix_peak",
     "loader": "lalm.bench.growth:run_loader",
+    "stream": "lalm.bench.loader:run_stream",
 }
 """A function of (run, pace) for each kind of side."""
 LAST_WORDS_SECONDS = 10

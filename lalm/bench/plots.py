@@ -53,6 +53,26 @@ def draw_peers(results: dict[str, Any], folder: Path) -> list[Path]:
     return [_save(figure, folder / "bench-peers.png")]
 
 
+def draw_loader(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Memory over records, by number and in a stream; none where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, axes = _figure()
+    names = {"held": "read by number", "streamed": f"stream of {results['ranks']} processes"}
+    for place, (kind, name) in enumerate(names.items()):
+        rows = results[kind]
+        counts = [row["num_records"] for row in rows]
+        for key, style, what in (("loader_peak_bytes", "o-", "at most"), ("loader_bytes", "o--", "kept")):
+            axes.plot(counts, [row[key] / MEBIBYTE for row in rows], style, color=f"C{place}", label=f"{name}, {what}")
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("records")
+    axes.set_ylabel("MiB allocated")
+    axes.legend(frameon=False)
+    return [_save(figure, folder / "bench-loader.png")]
+
+
 def _draw_cases(cases: list[dict[str, Any]], image: Path) -> Path:
     figure, axes = _figure()
     names = [case["case"] for case in cases]

@@ -103,6 +103,32 @@ def peers(
         raise typer.Exit(1)
 
 
+@app.command()
+def loader(
+    size: SizeOption = "tiny",
+    held: Annotated[
+        str, typer.Option(help="Numbers of records of stages that are built; a million takes some minutes.")
+    ] = "10000,100000",
+    streamed: Annotated[str, typer.Option(help="Numbers of records of streams.")] = "10000,100000,1000000,10000000",
+    ranks: Annotated[int, typer.Option(help="Processes that share a stream; played one after the other.")] = 64,
+    json_file: JsonOption = None,
+    plots: PlotsOption = None,
+) -> None:
+    """The loader's memory as records grow, and a dry run of a stream by many processes: balanced, apart, resumable."""
+    from lalm.bench.loader import measure_loader
+    from lalm.bench.plots import draw_loader
+    from lalm.bench.sizes import find_sizes
+    from lalm.bench.tables import loader_table, stream_lines
+
+    console = _console()
+    counts = _whole_numbers("--held", held), _whole_numbers("--streamed", streamed)
+    results = measure_loader(find_sizes(size), *counts, ranks, lambda line: console.print(line, highlight=False))
+    console.print(loader_table(results))
+    for line in stream_lines(results):
+        console.print(line, highlight=False)
+    _keep(results, json_file, plots, draw_loader, console)
+
+
 def _console() -> Any:
     """As wide as the tables where nobody watches."""
     from rich.console import Console

@@ -80,6 +80,12 @@ class SourceSection(Section):
 
     records: Path
     """A .jsonl, .parquet or .csv file or a `datasets` folder; relative to the data folder."""
+    streamed: bool = False
+    """`records` is a folder of shards (`lalm data export-to-shards`), which are read while training goes on: each
+    process its own rows, none held but those being shuffled. Clips of Parquet shards are relative to the data folder.
+    """
+    shuffle_rows: PositiveInt = 10_000
+    """Rows of a streamed source that a process holds and shuffles at a time."""
     weight: PositiveFloat = 1.0
     """The share of draws from this source, relative to its size: 2 sees each record twice as often."""
     tasks: tuple[str, ...] | None = None
