@@ -25,6 +25,8 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "description": (speech.description, sounds.description, scenes.description),
     "unanswerable": (unanswerable,),
 }
+PAIRED: frozenset[str] = frozenset()
+"""Tasks that ask about two clips."""
 TASKS = tuple(FAMILIES)
 
 
