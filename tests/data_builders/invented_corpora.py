@@ -105,10 +105,10 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
                     facts={"key": f"key-{number}"},
                 )
             )
-        for digit in ("one", "two", "three"):
+        for number, digit in enumerate(("one", "two", "three")):
             name = f"d-{language[:2]}-{digit}"
             facts = {"key": f"digits/{digit}", "digit": digit, "alone": True, "sounds_like": f"digit {digit}"}
-            clips.append(_clip(name, "speech", 300 + place, 0.5, name, language=language, text=digit, facts=facts))
+            clips.append(_clip(name, "speech", 300 + 5 * place + number, 0.5, name, language=language, text=digit, facts=facts))
     for place, label in enumerate(("kick drum", "snare drum", "cymbal", "bell", "drone", "whoosh")):
         clips += [
             _clip(
@@ -121,6 +121,7 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
             )
             for take in range(4)
         ]
+    scores = (([60], [60, 67]), ([64, 62, 60], [60, 64, 62]), ([60, 62, 64], [61]))
     for place, label in enumerate(("piano", "organ", "flute")):
         clips += [
             _clip(
@@ -130,6 +131,7 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
                 1.0,
                 f"i-{place}-{preset}",
                 label=label,
+                facts={"notes": scores[place][note], "beat_seconds": 0.33},
             )
             for preset in range(3)
             for note in range(2)
