@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from invented_corpora import invented_clips, tiny_recipe, tone
+from invented_corpora import invented_clips, same_files, tiny_recipe, tone
 
 from data_builders.clips import SPLITS
 from data_builders.jobs import Processes, Share
@@ -270,15 +270,6 @@ def test_a_written_clip_holds_its_source(built, records):
 
 def test_the_fingerprint_is_of_the_code_and_not_of_the_moment():
     assert builder_fingerprint() == builder_fingerprint()
-
-
-def same_files(first, second):
-    """Whether two folders hold the same names with the same bytes."""
-    ours, theirs = (
-        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        for folder in (first, second)
-    )
-    return ours == theirs
 
 
 def with_render(clip, render):
