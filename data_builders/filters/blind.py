@@ -64,7 +64,7 @@ class Closed:
 
 @dataclass(frozen=True)
 class Hashed:
-    """A batch of questions as the classifier sees it: a sparse row, whether it is right, and the fold of each option."""
+    """A batch of questions as the classifier sees it: for each option its sparse row, whether it is right, its fold."""
 
     features: Any
     labels: np.ndarray

@@ -68,10 +68,14 @@ class Question:
 
 
 def name_guards(key: str, answer: str, wrong: Sequence[str], rng: random.Random) -> tuple[Guard, ...]:
-    """Keeps each name as often right as its share of the options says: the answer, and one of the others by chance."""
-    space = ("right", "wrong")
-    other = rng.choice(list(wrong))
-    return Guard(f"{key} {answer}", "right", space, lead=2), Guard(f"{key} {other}", "wrong", space, lead=2)
+    """Keeps each name as often right as its share of the options says, in questions with so many options.
+
+    Of k options k - 1 are wrong: a wrong name counts for one of k - 1 answers, drawn, and all k are kept level.
+    """
+    places = tuple(f"wrong {place}" for place in range(1, len(wrong) + 1))
+    space = ("right", *places)
+    guards = [Guard(f"{key} {len(space)} {answer}", "right", space, lead=3)]
+    return (*guards, *(Guard(f"{key} {len(space)} {name}", rng.choice(places), space, lead=3) for name in wrong))
 
 
 @dataclass(frozen=True)

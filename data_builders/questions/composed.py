@@ -1,5 +1,5 @@
-"""Questions made of other families' questions: multiple choice with letters, conversations of several turns, and options
-that do not fit (two of AQUA-Bench's three kinds of unanswerable questions; `unanswerable.py` has the third).
+"""Questions made of other families': multiple choice with letters, conversations of several turns, and options that do
+not fit (two of AQUA-Bench's three kinds of unanswerable questions; `unanswerable.py` has the third).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TURN_FAMILIES: tuple[Family, ...] = (
 
 
 def multiple_choice(subject: Subject, context: Context, rng: random.Random) -> Question | IllPosed:
-    """Four lettered options, one of them heard at the start or end. Places are uniform, lengths close, near misses first.
+    """Four lettered options, one of them heard at the start or end. Places are uniform, lengths close, one a near miss.
 
     The wrong ones are absent from the scene, so that no order of events makes a second option right.
     """
@@ -54,7 +54,7 @@ def multiple_choice(subject: Subject, context: Context, rng: random.Random) -> Q
 def matched_lengths(
     answer: str, absent: Sequence[str], near: Sequence[str], number: int, rng: random.Random
 ) -> list[str]:
-    """Wrong options: a near miss where there is one, then those closest to the answer in length, some longer than it."""
+    """Wrong options: a near miss if there is one, then those closest to the answer in length, some longer than it."""
     chosen = [rng.choice(list(near))] if near else []
     shuffled = rng.sample(list(absent), len(absent))
     longer = [name for name in shuffled if len(name) >= len(answer) and name not in chosen]

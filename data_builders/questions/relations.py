@@ -1,4 +1,4 @@
-"""Questions about how the events of a scene stand to each other: absent, between, before, overlap, side, longest, loudest.
+"""Questions on how the events of a scene stand to each other: absent, between, before, overlap, side, longest, loudest.
 
 Each declares when it is ill-posed: a reference must be the only event of its label, a difference must be clear, and an
 effect of the whole scene (a filter, reverberation) rules out what it blurs.

@@ -210,3 +210,25 @@ def test_options_that_do_not_fit():
     assert 5 < colours < 60
     assert {question.answer for question in questions("unanswerable_unrelated", bell)} == {CANNOT_TELL}
     assert reasons("unanswerable_options", THREE) == {"no single sound or instrument"}
+
+
+def test_no_name_is_right_more_often_than_its_share_of_the_options():
+    """A name that is mostly wrong where it is shown would be answered without listening."""
+    guarded, free = (right_shares(draws=3000, balance=balance) for balance in (AnswerBalance(), None))
+    assert free["bell"] < 0.1
+    assert len(guarded) > 8
+    assert all(0.2 < share < 0.5 for share in guarded.values())
+
+
+def right_shares(draws, balance):
+    """How often each name is the absent one where it is an option, in scenes of which most hold a bell."""
+    right, shown = Counter(), Counter()
+    for draw in range(draws):
+        rng = seeded("names", draw)
+        names = ["bell"] * (rng.random() < 0.7) + rng.sample(sorted({*SOUNDS, *INSTRUMENTS} - {"bell"}), 2)
+        subject = scene(*((name, 2.0 * place, 1, -20) for place, name in enumerate(names[:2])))
+        question = ask("scene_absent", subject, CONTEXT, rng)
+        if balance is None or balance.accepts(question):
+            right[question.answer] += 1
+            shown.update(question.choices)
+    return {name: right[name] / count for name, count in shown.items() if count >= 10}

@@ -1,5 +1,7 @@
 """Rates, and sets of invented rows: the same rows wherever one starts, in whole shards."""
 
+from itertools import pairwise
+
 import pytest
 
 from data_builders import rates
@@ -34,7 +36,7 @@ def test_the_truth_that_is_invented_is_that_of_the_plan():
     for item in items:
         events = written[item.id].scene.events
         assert [event.clip for event in events] == [clip.id for clip in item.plan.clips]
-        assert all(later.onset > earlier.end for earlier, later in zip(events, events[1:], strict=False))
+        assert all(later.onset > earlier.end for earlier, later in pairwise(events))
 
 
 def test_a_set_is_written_and_its_growth_is_told(tmp_path):
@@ -46,7 +48,7 @@ def test_a_set_is_written_and_its_growth_is_told(tmp_path):
 
 
 def test_a_part_of_a_shard_is_refused(tmp_path):
-    with pytest.raises(DataError, match="rows: 250 is not accepted. Give a multiple of 200"):
+    with pytest.raises(DataError, match=r"rows: 250 is not accepted\. Give a multiple of 200"):
         rates.build_invented(tmp_path / "set", 250)
 
 
