@@ -24,6 +24,7 @@ from lalm.model.cross_attention import CONTEXT_INPUTS, CrossAttention, context_i
 from lalm.model.decoder import add_lora, empty_language_model, lora_layers
 from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answers
 from lalm.model.loss import language_model_loss
+from lalm.model.mixing import blend_clips
 from lalm.model.objectives import ObjectiveHeads, alignment_losses
 from lalm.projectors import build_projector
 
@@ -103,6 +104,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             CrossAttention(cross_attention, self.language_model, audio_width) if cross_attention else None
         )
         self.objective_heads: ObjectiveHeads | None = None
+        self.mix_positions = 0.0  # of the stage that trains, see `blend_clips`
         self.generation_config = self.language_model.generation_config
         self.post_init()
         # Only now: post_init would give the adapter the language model's random start, and B must start at zero.
@@ -214,10 +216,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         states = states.to(projector_dtype)
         if (num_layers := self.multi_modal_projector.num_layer_inputs) > 1:  # they come side by side on width
             states = states.unflatten(-1, (num_layers, -1)).transpose(1, 2)
+        question: tuple[Tensor | None, ...] = ()
         if self.multi_modal_projector.reads_question and question_ids is not None:
-            question = self.get_input_embeddings()(question_ids)
-            return self.multi_modal_projector(states, num_steps, question, question_lengths)
-        return self.multi_modal_projector(states, num_steps)
+            question = self.get_input_embeddings()(question_ids), question_lengths
+        positions, num_positions = self.multi_modal_projector(states, num_steps, *question)
+        if self.training and self.mix_positions:
+            positions = blend_clips(positions, num_positions, self.mix_positions)
+        return positions, num_positions
 
     def embed(self, input_ids: Tensor, **audio: Any) -> Tensor:
         """`[B, L]` ids with placeholders and the clips that fill them, in row order -> `[B, L, D]`.

@@ -206,6 +206,9 @@ class StageSection(Section):
     """Worked examples of the same task (clip, question, answer) that open every conversation (SALM)."""
     augment: AugmentSection | None = None
     """Changes clips at random each time they are heard; needs `data.cache_states: false`."""
+    mix_positions: Fraction = 0.0
+    """Up to this share of another clip's mean position is blended into a clip's positions; its answers stay (manifold
+    mixup, arXiv 1806.05236). Keeps a small set from being learned by heart."""
     steps: PositiveInt | None = None
     """Optimizer steps. Give one of steps, epochs, records, audio_hours."""
     epochs: PositiveFloat | None = None
@@ -219,7 +222,10 @@ class StageSection(Section):
     evaluate_records: PositiveInt = 64
     """A seeded sample of at most so many held-out records."""
     stop_after: PositiveInt | None = None
-    """End the stage when the held-out loss has not fallen for so many measurements; the last weights are kept."""
+    """End the stage when the held-out loss has not fallen for so many measurements."""
+    load_best: bool | None = None
+    """The stage leaves the weights of its lowest held-out loss, else its last ones; by default where `stop_after` is
+    given."""
     batch_records: PositiveInt = 16
     """Records in one optimizer step, over all processes."""
     micro_batch_tokens: PositiveInt = 2048
@@ -269,6 +275,8 @@ class StageSection(Section):
                 raise ValueError(f"only.{part}: learning_rates.{part} is not given, so nothing of it trains")
         if self.stop_after is not None and self.evaluate_every_steps is None:
             raise ValueError("stop_after: needs evaluate_every_steps")
+        if self.load_best and self.evaluate_every_steps is None:
+            raise ValueError("load_best: needs evaluate_every_steps")
         return self
 
     def objective_weights(self) -> dict[str, float]:
@@ -276,6 +284,11 @@ class StageSection(Section):
         if self.objectives is None:
             return {self.objective: 1.0}
         return self.objectives.model_dump(exclude_none=True)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the stage leaves the weights of its lowest held-out loss."""
+        return self.stop_after is not None if self.load_best is None else self.load_best
 
     def describe_budget(self) -> str:
         """`400 steps`, `2 epochs`, `1000 records` or `0.5 audio hours`."""
@@ -332,6 +345,10 @@ class Recipe(Section):
     system: SystemSection | None = None
     """The published system that this recipe rebuilds."""
     seed: int = Field(default=0, ge=0)
+    init: Path | None = None
+    """The folder of a finished run whose weights the first stage starts from."""
+    init_parts: tuple[PartName, ...] = ()
+    """The parts that `init` brings: filled in when training starts, no setting of yours."""
     encoders: tuple[EncoderOptions, ...] = Field(min_length=1)
     join: JoinSection = Field(default_factory=JoinSection)
     projector: ProjectorOptions
