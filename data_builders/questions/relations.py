@@ -146,10 +146,7 @@ def scene_most(subject: Subject, context: Context, rng: random.Random) -> Questi
     if not clear:
         return IllPosed(f"no clear margin to call one the {kind}")
     choices = tuple(rng.sample(scene.labels, len(scene.labels)))
-    guards = tuple(
-        Guard(f"scene_most {kind} {name}", "is" if name == best.label else "is not", ("is", "is not"), lead=3)
-        for name in (best.label, rng.choice([name for name in choices if name != best.label]))
-    )
+    guards = name_guards(f"scene_most {kind}", best.label, [name for name in choices if name != best.label], rng)
     return Question("scene_most", best.label, kind, {"choices": listed(choices)}, choices, "choice", guards)
 
 
