@@ -35,7 +35,7 @@ def bench(
             return
         growth = build_invented(out, rows, workers=workers)
         table = Table("rows", "processor s", "rows/s", "resident MB")
-        for moment in growth[:: max(1, len(growth) // 10)][-11:] + growth[-1:]:
+        for moment in [*growth[: -1 : max(1, len(growth) // 10)], growth[-1]]:
             table.add_row(
                 f"{moment.rows:,}",
                 f"{moment.seconds:.1f}",
@@ -43,5 +43,6 @@ def bench(
                 f"{moment.megabytes:.0f}",
             )
         console.print(table)
-        hours = growth[-1].seconds / growth[-1].rows * 1e8 / 3600
-        console.print(f"100 million rows at this rate: {hours:.1f} processor hours" if workers == 1 else "")
+        if workers == 1:
+            hours = growth[-1].seconds / growth[-1].rows * 1e8 / 3600
+            console.print(f"100 million rows at this rate: {hours:.1f} processor hours")

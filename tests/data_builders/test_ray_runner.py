@@ -17,9 +17,10 @@ def runner():
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     from data_builders.ray_runner import RayData
 
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    cluster.add_node(num_cpus=1)
+    cluster = cluster_utils.Cluster()
     try:
+        cluster.add_node(num_cpus=1, include_dashboard=False)
+        cluster.add_node(num_cpus=1)
         yield RayData(cluster.address)
     finally:
         ray.shutdown()
