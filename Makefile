@@ -51,8 +51,8 @@ rows = map(json.loads, open("$(DATA)/test.jsonl", encoding="utf-8")); \
 row = next(row for row in rows if row["task"] == "spoken_language"); \
 texts = [turn["content"].replace("<audio>", "").strip() for turn in row["turns"]]; \
 print("$(DATA)/" + row["audio"][0], texts[0], texts[-1], sep="\n")'); \
-printf 'clip:     %s\nquestion: %s\ntruth:    %s\nanswer:   ' "$$clip" "$$question" "$$truth"; \
-$(LALM) chat $(RUN) --audio "$$clip" --question "$$question"
+answer="$$($(LALM) chat $(RUN) --audio "$$clip" --question "$$question")"; \
+printf 'clip:     %s\nquestion: %s\ntruth:    %s\nanswer:   %s\n' "$$clip" "$$question" "$$truth" "$$answer"
 endef
 
 install: $(VENV)/.lalm-demo

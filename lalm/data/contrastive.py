@@ -1,12 +1,14 @@
 """What the objectives beside the decoder read: spans of clips, the texts among which each must find its own, its class.
 
 The candidates of a span are the answers of its task (or all labels of events): all that the stage knows where they are
-few (a closed set), else those of the micro-batch. The classes of a stage are the answers of its closed sets.
+few (a closed set), else those of the micro-batch. Closed sets that share a text are one set: what is a violin in one
+task must not pass for a tabla of another. The classes of a stage are the answers of its closed sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,8 +49,11 @@ class AlignmentItems:
         self.objectives, self.tokenizer, self._seconds = set(objectives), tokenizer, seconds
         usable = [example for example in examples if why_not_alignable(example) is None]
         texts = _by_group((span.group, span.text) for example in usable for span in self.spans(example))
+        few = {group: found for group, found in texts.items() if len(found) <= MAX_CLOSED_ANSWERS}
+        self._set_of = _joined(few)
+        texts = _by_group((self._set_of.get(group, group), text) for group, found in texts.items() for text in found)
         self.groups = sorted(texts)
-        self.closed = {group: found for group, found in texts.items() if len(found) <= MAX_CLOSED_ANSWERS}
+        self.closed = {group: texts[group] for group in set(self._set_of.values())}
         self.keys = {pair: n for n, pair in enumerate((group, text) for group in self.groups for text in texts[group])}
         """(group, text) -> its number in the stage, the same in every process."""
         answers = _by_group((example.record.task, str(example.record.answer)) for example in usable)
@@ -86,8 +91,11 @@ class AlignmentItems:
         """What an example asks of its clip."""
         return spans_of(example, self._seconds(example.clips[0]))
 
+    def _joined_spans(self, example: Example) -> list[Span]:
+        return [replace(span, group=self._set_of.get(span.group, span.group)) for span in self.spans(example)]
+
     def _texts(self, usable: Sequence[Example], rows: Mapping[str, int]) -> dict[str, torch.Tensor]:
-        spans = [(rows[example.audio_hashes[0]], span) for example in usable for span in self.spans(example)]
+        spans = [(rows[example.audio_hashes[0]], span) for example in usable for span in self._joined_spans(example)]
         places: dict[tuple[str, str], int] = {}
         for group, of_batch in _by_group((span.group, span.text) for _, span in spans).items():
             for text in self.closed.get(group, of_batch):
@@ -108,7 +116,10 @@ class AlignmentItems:
 
     def _ids(self, answer: str) -> torch.Tensor:
         if answer not in self._tokens:
-            ids = self.tokenizer(answer, add_special_tokens=False).input_ids
+            # As it stands within a sentence: most tokenizers know a word after a space as one token.
+            ids = min(
+                (self.tokenizer(text, add_special_tokens=False).input_ids for text in (f" {answer}", answer)), key=len
+            )
             self._tokens[answer] = torch.tensor(ids[:MAX_ANSWER_TOKENS], dtype=torch.long)
         return self._tokens[answer]
 
@@ -142,6 +153,17 @@ def _by_group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for group, text in pairs:
         found.setdefault(group, set()).add(text)
     return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def _joined(closed: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Closed set -> the name of the set that it is part of: sets with a text in common become one."""
+    name_of = {group: group for group in closed}
+    owner: dict[str, str] = {}
+    for group, texts in closed.items():
+        for text in texts:
+            first, second = name_of[owner.setdefault(text, group)], name_of[group]
+            name_of = {key: first if name == second else name for key, name in name_of.items()}
+    return name_of
 
 
 def _numbers(values: Iterable[int]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lalm.audio.features import FrontEnd
 from lalm.audio.lengths import Chain, Chunks, LengthRule
 from lalm.errors import ModelError
+from lalm.recipe.encoders import EncoderSection
 
 LONG_SECONDS = (3600, 7200)
 """Between these two lengths the rate of steps is read off a rule, free of what is lost at a clip's edges."""
@@ -34,18 +35,22 @@ class AudioEncoder(nn.Module):
     over time, convolutions at the border) hear none.
 
     Attributes:
-        width: `E`.
+        layer_width: width of one layer's states.
         front_end: what makes the features.
         frame_rule: frames of one piece -> steps.
         model: the network, whose parameters are the encoder's but for the weights of `mix`.
         mix: which layers become the states.
+        common_passes: passes through the network that this process needs -> passes that all processes make. Set where
+            they hold the weights together and meet in every pass, so that one with fewer lengths keeps up with the
+            others; None where a process runs on its own.
     """
 
-    width: int
+    layer_width: int
     front_end: FrontEnd
     frame_rule: LengthRule
     model: nn.Module
     mix: LayerMix
+    common_passes: Callable[[int], int] | None = None
 
     def forward(self, features: Tensor, num_frames: Tensor) -> EncoderOutput:
         """`features [N, M, F]`, `num_frames [N]` real frames of each -> states and real steps.
@@ -58,13 +63,29 @@ class AudioEncoder(nn.Module):
         shown = [self.shown_frames(frames) if count else 0 for frames, count in zip(real, steps, strict=True)]
         dtype = next(self.model.parameters()).dtype
         states = features.new_zeros(len(real), max(steps, default=0), self.width, dtype=dtype)
-        for length, indices in groups_of_equal_length(shown).items():
+        for length, indices, is_needed in self.passes(shown):
             if length > features.shape[2]:
                 raise ValueError(f"features hold {features.shape[2]} frames, the clip and its padding need {length}")
             encoded = self.encode(features[indices, :, :length].to(dtype), [real[index] for index in indices])
+            if not is_needed:
+                states = states + encoded.sum() * 0.0
+                continue
             for index, clip in zip(indices, encoded, strict=True):
                 states[index, : steps[index]] = clip[: steps[index]]
         return EncoderOutput(states, torch.tensor(steps, device=features.device))
+
+    def passes(self, lengths: list[int]) -> Iterator[tuple[int, list[int], bool]]:
+        """(length, indices of the pieces that have it, whether anything of it is needed) of every pass.
+
+        The passes that are not needed repeat one piece of the shortest length, until all processes have made as many.
+        """
+        groups = groups_of_equal_length(lengths)
+        num_more = 0 if self.common_passes is None else self.common_passes(len(groups)) - len(groups)
+        for length, indices in groups.items():
+            yield length, indices, True
+        for _ in range(num_more if groups else 0):
+            shortest = min(groups)
+            yield shortest, groups[shortest][:1], False
 
     def shown_frames(self, real_frames: int) -> int:
         """Frames that the network is shown of a piece with `real_frames`: these alone, or padding too."""
@@ -80,6 +101,16 @@ class AudioEncoder(nn.Module):
     def config_dict(self) -> dict[str, Any]:
         """The sizes that rebuild this encoder with random weights, as JSON."""
         raise NotImplementedError
+
+    @property
+    def num_layer_outputs(self) -> int:
+        """Layers that a state holds side by side on its width."""
+        return self.mix.num_outputs
+
+    @property
+    def width(self) -> int:
+        """`E`."""
+        return self.layer_width * self.num_layer_outputs
 
     @property
     def piece_rule(self) -> LengthRule:
@@ -110,34 +141,43 @@ class AudioEncoder(nn.Module):
 
 
 class LayerMix(nn.Module):
-    """Which layers of an encoder become its states: the last, the mean of some, or a learned weighted sum of all.
+    """Which layers of an encoder become its states: the last, some (their mean, or side by side on the width), or a
+    learned weighted sum of all.
 
     The weights of the sum are part of the projector: a stage trains them with its learning rate, behind a frozen
     encoder too, and a checkpoint holds them.
     Source of the weighted sum: SUPERB (arXiv 2105.01051), used by SpeechVerse (arXiv 2405.08295).
     """
 
-    def __init__(self, layers: Literal["last", "weighted"] | tuple[int, ...], num_layers: int):
+    def __init__(
+        self,
+        layers: Literal["last", "weighted"] | tuple[int, ...],
+        num_layers: int,
+        layers_as: Literal["mean", "separate"] = "mean",
+    ):
         super().__init__()
         if isinstance(layers, tuple) and any(not 0 <= layer < num_layers for layer in layers):
             raise ValueError(f"layers {layers}: the encoder has layers 0 to {num_layers - 1}")
         self.layers = layers
+        self.num_outputs = len(layers) if isinstance(layers, tuple) and layers_as == "separate" else 1
         self.weights = nn.Parameter(torch.zeros(num_layers)) if layers == "weighted" else None
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
-        """`outputs`: the output of every layer, first to last, `[N, T, E]` each -> `[N, T, E]`."""
+        """`outputs`: the output of every layer, first to last, `[N, T, E]` each -> `[N, T, num_outputs * E]`."""
         if self.weights is not None:
             shares = self.weights.softmax(dim=0).to(outputs[0].dtype)
             return torch.einsum("l,l...->...", shares, torch.stack([*outputs]))
+        if self.num_outputs > 1:
+            return torch.cat([outputs[layer] for layer in self.layers], dim=-1)  # type: ignore[index]
         if isinstance(self.layers, tuple):
             return torch.stack([outputs[layer] for layer in self.layers]).mean(dim=0)
         return outputs[-1]
 
 
-def layer_mix(layers: Literal["last", "weighted"] | tuple[int, ...], num_layers: int, encoder: str) -> LayerMix:
+def layer_mix(section: EncoderSection, num_layers: int, encoder: str) -> LayerMix:
     """The mix of a recipe's `layers`. Raises `ModelError` where the encoder lacks one of them."""
     try:
-        return LayerMix(layers, num_layers)
+        return LayerMix(section.layers, num_layers, section.layers_as)
     except ValueError as error:
         raise ModelError(f"encoders: {encoder}: {error}") from None
 

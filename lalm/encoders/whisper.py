@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as TransformersWhisperEncoder
@@ -46,7 +47,7 @@ class WhisperEncoder(AudioEncoder):
     def __init__(self, section: WhisperSection, sizes: dict[str, Any]):
         super().__init__()
         self.sizes = {key: sizes[key] for key in SIZE_KEYS}
-        self.width = sizes["d_model"]
+        self.layer_width = sizes["d_model"]
         self.front_end = WhisperFrontEnd(
             num_mel_bins=sizes["num_mel_bins"],
             padding=section.padding,
@@ -55,7 +56,7 @@ class WhisperEncoder(AudioEncoder):
         )
         config = WhisperConfig(**{**self.sizes, "attn_implementation": "sdpa"})
         self.model = TransformersWhisperEncoder(config)
-        self.mix = layer_mix(section.layers, sizes["encoder_layers"], "whisper")
+        self.mix = layer_mix(section, sizes["encoder_layers"], "whisper")
 
     def config_dict(self) -> dict[str, Any]:
         return dict(self.sizes)
@@ -67,7 +68,7 @@ class WhisperEncoder(AudioEncoder):
         model = self.model
         hidden = nn.functional.gelu(model.conv1(features))
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
+        hidden = hidden + model.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
         outputs = []
         for layer in model.layers:
             hidden = layer(hidden, attention_mask=None)

@@ -36,8 +36,10 @@ SEAL_TOLERANCE = 0.02
 
 
 def trained_parts(recipe: Recipe) -> list[str]:
-    """The parts that a checkpoint holds: projector and adapter, and whatever a stage trains."""
-    trained = {part for stage in recipe.stages for part, rate in stage.learning_rates.model_dump().items() if rate}
+    """The parts that a checkpoint holds: projector and adapter, whatever a stage trains, and what the run it starts
+    from had trained."""
+    trained: set[str] = {*recipe.init_parts}
+    trained |= {part for stage in recipe.stages for part, rate in stage.learning_rates.model_dump().items() if rate}
     if recipe.language_model.lora is not None:
         trained.add("lora")
     return [part for part in PARTS if part in trained | {"projector"}]

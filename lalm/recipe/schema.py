@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from lalm.recipe.base import Section
 from lalm.recipe.encoders import EncoderOptions, JoinSection
 from lalm.recipe.projectors import ProjectorOptions
+from lalm.recipe.system import SystemSection
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -66,7 +67,10 @@ class LanguageModelSection(Section):
     cross_attention: CrossAttentionSection | None = None
     """How audio enters: at positions of its own among the text (null), or by cross-attention blocks, which train with
     the projector; a clip is then one position."""
-    random_sizes: dict[str, int] = Field(default_factory=dict)
+    random_family: str = "llama"
+    """With `base: random`: transformers' name of the family (`model_type`)."""
+    random_sizes: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """With `base: random`: sizes for the family's own configuration."""
 
 
 class SourceSection(Section):
@@ -215,7 +219,10 @@ class StageSection(Section):
     evaluate_records: PositiveInt = 64
     """A seeded sample of at most so many held-out records."""
     stop_after: PositiveInt | None = None
-    """End the stage when the held-out loss has not fallen for so many measurements; the last weights are kept."""
+    """End the stage when the held-out loss has not fallen for so many measurements."""
+    load_best: bool | None = None
+    """The stage leaves the weights of its lowest held-out loss, else its last ones; by default where `stop_after` is
+    given."""
     batch_records: PositiveInt = 16
     """Records in one optimizer step, over all processes."""
     micro_batch_tokens: PositiveInt = 2048
@@ -265,6 +272,8 @@ class StageSection(Section):
                 raise ValueError(f"only.{part}: learning_rates.{part} is not given, so nothing of it trains")
         if self.stop_after is not None and self.evaluate_every_steps is None:
             raise ValueError("stop_after: needs evaluate_every_steps")
+        if self.load_best and self.evaluate_every_steps is None:
+            raise ValueError("load_best: needs evaluate_every_steps")
         return self
 
     def objective_weights(self) -> dict[str, float]:
@@ -272,6 +281,11 @@ class StageSection(Section):
         if self.objectives is None:
             return {self.objective: 1.0}
         return self.objectives.model_dump(exclude_none=True)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the stage leaves the weights of its lowest held-out loss."""
+        return self.stop_after is not None if self.load_best is None else self.load_best
 
     def describe_budget(self) -> str:
         """`400 steps`, `2 epochs`, `1000 records` or `0.5 audio hours`."""
@@ -325,7 +339,13 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     description: str = ""
+    system: SystemSection | None = None
+    """The published system that this recipe rebuilds."""
     seed: int = Field(default=0, ge=0)
+    init: Path | None = None
+    """The folder of a finished run whose weights the first stage starts from."""
+    init_parts: tuple[PartName, ...] = ()
+    """The parts that `init` brings: filled in when training starts, no setting of yours."""
     encoders: tuple[EncoderOptions, ...] = Field(min_length=1)
     join: JoinSection = Field(default_factory=JoinSection)
     projector: ProjectorOptions
@@ -373,6 +393,9 @@ class Recipe(Section):
                 problems.append(f"stages[{i}].learning_rates.lora: language_model.lora is null, nothing to train")
             if stage.learning_rates.language_model is not None and self.language_model.quantisation != "none":
                 problems.append(f"stages[{i}].learning_rates.language_model: a quantised model cannot be trained whole")
+        for i, size in enumerate(self.system.sizes if self.system else ()):
+            if size.stage is not None and size.stage not in names:
+                problems.append(f"system.sizes[{i}].stage: '{size.stage}' is no stage ({', '.join(names)})")
         problems += self._question_problems()
         if self.language_model.cross_attention is not None:
             problems += [

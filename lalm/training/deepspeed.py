@@ -12,10 +12,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from lalm.encoders.base import AudioEncoder
 from lalm.errors import CheckpointError, MissingPackageError
+from lalm.model.build import default_device
 from lalm.recipe.schema import Recipe
 
 
@@ -69,6 +72,20 @@ def announce_single_process() -> None:
 def leave_zero() -> None:
     """Lets models be built whole again: while a ZeRO-3 configuration lives, transformers slices every new one."""
     unset_hf_deepspeed_config()
+
+
+def even_out_passes(model: nn.Module) -> None:
+    """Lets every process run its encoders equally often, which ZeRO-3 asks for: it gathers the weights of a layer in
+    all processes at once, and an encoder runs once for each length of its clips."""
+    for module in model.modules():
+        if isinstance(module, AudioEncoder):
+            module.common_passes = _largest_of_all
+
+
+def _largest_of_all(count: int) -> int:
+    found = torch.tensor(count, device=default_device())
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+    return int(found)
 
 
 @contextmanager

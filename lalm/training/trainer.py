@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lalm.errors import CheckpointError, TrainingError
 from lalm.recipe.schema import Recipe, StageSection
 from lalm.training import checkpoints
 from lalm.training.breakdown import LossBreakdown
-from lalm.training.deepspeed import deepspeed_settings, load_engine, whole_parameters
+from lalm.training.deepspeed import deepspeed_settings, even_out_passes, load_engine, whole_parameters
 from lalm.training.distributed import uses_cpu
 from lalm.training.items import count_items
 from lalm.training.schedule import share_of_peak
@@ -60,7 +60,7 @@ def training_arguments(
         logging_nan_inf_filter=False,
         log_level="error",
         disable_tqdm=True,
-        report_to=["wandb"] if "wandb" in recipe.output.log_to else [],
+        report_to=[],
         run_name=f"{recipe.name}-{stage.name}",
         seed=seed,
         data_seed=seed,
@@ -92,7 +92,7 @@ class LalmTrainer(Trainer):
 
     Args:
         stage: rates, schedule, decay.
-        keep_checkpoints: how many checkpoints stay.
+        keep_checkpoints: how many checkpoints stay, and that of the step which `best_step` names, if any.
         train_dataset: micro-batches in order of step, accumulation, process: dicts of forward's arguments, with
             `record_ids` (list of str) and `audio_seconds` (float) beside them.
         breakdown: collects the loss by task, source and objective.
@@ -106,12 +106,13 @@ class LalmTrainer(Trainer):
         stage: StageSection,
         train_dataset: Dataset,
         keep_checkpoints: int,
+        best_step: Callable[[], int | None] = lambda: None,
         callbacks: list | None = None,
         breakdown: LossBreakdown | None = None,
     ):
         self.breakdown = breakdown
         self._part_norms: dict[str, float] = {}
-        self.stage, self.keep_checkpoints = stage, keep_checkpoints
+        self.stage, self.keep_checkpoints, self._best_step = stage, keep_checkpoints, best_step
         self._writes_to: Path | None = None
         self._step_ids: list[str] = []
         self._step_counts = {"records": 0.0, "audio_seconds": 0.0, "positions": 0.0}
@@ -257,7 +258,7 @@ class LalmTrainer(Trainer):
             if self.args.should_save:
                 checkpoints.publish(self._writes_to / name, folder / name)
                 shutil.rmtree(self._writes_to, ignore_errors=True)
-                checkpoints.keep_last(folder, self.keep_checkpoints)
+                checkpoints.keep_last(folder, self.keep_checkpoints, also=self._best_step())
             self.accelerator.wait_for_everyone()
         except (OSError, SafetensorError) as error:
             last = checkpoints.find_checkpoints(folder)
@@ -295,6 +296,8 @@ class LalmTrainer(Trainer):
         if not self.is_deepspeed_enabled:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if self.model_wrapped.zero_optimization_partition_weights() and self.args.world_size > 1:
+            even_out_passes(checkpoints.unwrap(self.model))
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
             check_names(self.model, folder / checkpoints.TRAINED)

@@ -36,7 +36,7 @@ def check(processor, data):
         for example, target, group in zip(examples, batch["targets"], batch["groups"], strict=True):
             length = batch["candidate_lengths"][target]
             ids = batch["candidate_ids"][target, :length]
-            assert processor.tokenizer.decode(ids) == example.record.answer
+            assert processor.tokenizer.decode(ids).strip() == example.record.answer
             assert batch["candidate_groups"][target] == group
 
 
@@ -56,6 +56,43 @@ def test_open_sets_offer_the_answers_of_the_batch(tiny_recipe, monkeypatch):
     for number in range(len(data.dataset)):
         answers = {data.examples[index].record.answer for index in data.plan[number]}
         assert len(data.dataset[number]["objective_items"]["candidate_ids"]) == len(answers)
+
+
+def of_task(example, task, answer):
+    turns = [
+        turn if turn.role == "user" else turn.model_copy(update={"content": answer}) for turn in example.record.turns
+    ]
+    return replace(example, record=example.record.model_copy(update={"task": task, "turns": tuple(turns)}))
+
+
+def test_closed_sets_that_share_a_text_are_one_set(examples):
+    asked = [("sound", "bell"), ("sound", "dog"), ("instrument", "organ"), ("instrument", "bell"), ("digit", "two")]
+    chosen = [of_task(example, *pair) for example, pair in zip(examples, asked, strict=False)]
+    items = AlignmentItems(chosen, ["contrastive"], CharTokenizer())
+    assert sorted(map(sorted, items.closed.values())) == [["bell", "dog", "organ"], ["two"]]
+    made = items(chosen, {example.audio_hashes[0]: row for row, example in enumerate(chosen)})
+    sizes = [int((made["candidate_groups"] == group).sum()) for group in made["groups"]]
+    assert sizes == [3, 3, 3, 3, 1]
+    texts = [made["candidate_ids"][t, : made["candidate_lengths"][t]].tolist() for t in made["targets"]]
+    assert ["".join(map(chr, ids)) for ids in texts] == [answer for _, answer in asked]
+
+
+class CharTokenizer:
+    """A character a token."""
+
+    def __call__(self, text, **_):
+        return type("Ids", (), {"input_ids": [ord(letter) for letter in text]})()
+
+
+def test_a_candidate_is_read_as_within_a_sentence(examples):
+    class WordTokenizer(CharTokenizer):
+        def __call__(self, text, **_):
+            return type("Ids", (), {"input_ids": [7] if text == " bell" else [ord(letter) for letter in text]})()
+
+    chosen = [of_task(examples[0], "sound", "bell"), of_task(examples[1], "sound", "dog")]
+    made = AlignmentItems(chosen, ["contrastive"], WordTokenizer())(chosen, {"a": 0, "b": 1})
+    read = [made["candidate_ids"][n, :length].tolist() for n, length in enumerate(made["candidate_lengths"].tolist())]
+    assert read == [[7], [ord(letter) for letter in "dog"]]
 
 
 def test_the_loss_reaches_the_projector_alone(tiny_recipe):
@@ -104,7 +141,7 @@ def test_events_are_spans_of_their_clip(tiny_recipe):
         processor.tokenizer.decode(made["candidate_ids"][target, : made["candidate_lengths"][target]])
         for target in made["targets"]
     ]
-    assert texts[:2] == ["dog", "bell"]
+    assert [text.strip() for text in texts[:2]] == ["dog", "bell"]
     assert made["span_ends"][:3].tolist() == pytest.approx([first.end, 1.0, 1.0])
     data.dataset.alignment, data.dataset.examples = items, examples
     assert torch.isfinite(model(**data.dataset[0]).loss)
