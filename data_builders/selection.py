@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from data_builders.clips import Clip, Split, seeded
+from data_builders.effects import NO_EFFECTS, EffectShares, draw_effects
 from data_builders.scenes import ScenePlan, plan_scene, scene_label
 from data_builders.sources.asterisk import normalised
 from data_builders.variants import draw_variant
@@ -30,69 +31,7 @@ class Size:
     instruments_per_label: dict[Split, int]
     scenes: dict[Split, int]
     records: dict[Split, dict[str, int]] = field(default_factory=dict)
-
-
-_TRAIN = {
-    "transcription": 800,
-    "spoken_language": 450,
-    "spoken_digit": 300,
-    "spoken_letter": 320,
-    "spoken_word": 260,
-    "translation": 350,
-    "sound_name": 450,
-    "instrument_name": 728,
-    "scene_events": 300,
-    "scene_presence": 500,
-    "scene_order": 450,
-    "scene_count": 350,
-    "scene_compare": 350,
-    "description": 450,
-    "unanswerable": 270,
-}
-_TEST = {
-    "transcription": 45,
-    "spoken_language": 50,
-    "spoken_digit": 45,
-    "spoken_letter": 36,
-    "spoken_word": 34,
-    "translation": 40,
-    "sound_name": 48,
-    "instrument_name": 52,
-    "scene_events": 35,
-    "scene_presence": 40,
-    "scene_order": 40,
-    "scene_count": 36,
-    "scene_compare": 36,
-    "description": 40,
-    "unanswerable": 30,
-}
-SIZES = {
-    "quickstart": Size(
-        longest_speech_seconds=6.0,
-        prompts={"train": 900, "validation": 60, "test": 160},
-        closed_variants=2,
-        sounds_per_label={"train": 22, "validation": 3, "test": 6},
-        instruments_per_label={"train": 56, "validation": 3, "test": 4},
-        scenes={"train": 330, "validation": 20, "test": 60},
-        records={"train": _TRAIN, "validation": dict.fromkeys(_TRAIN, 10), "test": _TEST},
-    ),
-    "full": Size(
-        longest_speech_seconds=8.0,
-        prompts={"train": 10_000, "validation": 200, "test": 500},
-        closed_variants=6,
-        sounds_per_label={"train": 120, "validation": 5, "test": 8},
-        instruments_per_label={"train": 60, "validation": 12, "test": 24},
-        scenes={"train": 4_000, "validation": 60, "test": 200},
-        records={
-            "train": {
-                task: 5 * count if task.startswith(("scene", "sound", "instrument")) else 4 * count
-                for task, count in _TRAIN.items()
-            },
-            "validation": dict.fromkeys(_TRAIN, 20),
-            "test": {task: 3 * count for task, count in _TEST.items()},
-        },
-    ),
-}
+    effects: EffectShares = NO_EFFECTS
 
 
 @dataclass(frozen=True)
@@ -221,5 +160,9 @@ def _scenes(clips: Sequence[Clip], splits: dict[str, Split], size: Size, split: 
             plan = plan_scene({label: here[label] for label in ("speech", *others)}, rng)
         else:
             plan = plan_scene(here, rng)
-        scenes.append(StoredScene(name, split, plan, telephone=rng.random() < 0.5))
+        telephone = rng.random() < 0.5
+        if size.effects != NO_EFFECTS:
+            effects = draw_effects(size.effects, len(plan.clips), seeded(seed, "effects", name))
+            plan = replace(plan, effects=effects)
+        scenes.append(StoredScene(name, split, plan, telephone))
     return scenes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from data_builders.clips import Clip
 from data_builders.scenes import Scene
@@ -22,6 +23,8 @@ class Subject:
     scene: Scene | None = None
     original: bool = True
     """False for a variant of another stored clip: it is asked less."""
+    second: Subject | None = None
+    """The other clip, of a question about two."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,10 @@ class Question:
     answer_type: AnswerType = "open"
     guards: tuple[Guard, ...] = ()
     """What balance.py keeps level; none where answers are free."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """What a scorer must know besides, for the record's `meta`: the constraint on an answer."""
+    earlier: tuple[Question, ...] = ()
+    """The questions of the turns before this one, in a conversation of several."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def translation(subject: Subject, context: Context, rng: random.Random) -> Quest
     clip = subject.clip
     if clip is None or clip.language is None or clip.facts.get("alone"):
         return IllPosed("no prompt")
-    known = context.translations.get(clip.facts["key"], {})
+    known = context.translations.get(clip.facts.get("key", ""), {})
     own = len(normalised(clip.text or "").split())
     others = [language for language in LANGUAGES if language != clip.language and language in known]
     others = [name for name in others if 0.4 <= len(normalised(known[name]).split()) / max(own, 1) <= 2.5]

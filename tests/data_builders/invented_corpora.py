@@ -14,7 +14,7 @@ import numpy as np
 from data_builders.clips import LANGUAGES, SAMPLE_RATE_HZ, Clip
 from data_builders.debs import Fetched
 from data_builders.questions import FAMILIES
-from data_builders.selection import Size
+from data_builders.recipe import DataRecipe
 
 WORDS = ("press", "open", "close", "line", "call", "message", "folder", "number", "again", "hold", "later", "listen")
 
@@ -151,19 +151,30 @@ def _clip(name: str, kind: str, frequency: float, seconds: float, group: str, **
     )
 
 
-def tiny_size(**changes) -> Size:
-    """A size that builds in a second."""
-    values = {
+def tiny_recipe(**changes) -> DataRecipe:
+    """A recipe of a set that builds in a second, whose sources are never read."""
+    clips = {
         "longest_speech_seconds": 6.0,
         "prompts": {"train": 60, "validation": 10, "test": 20},
         "closed_variants": 1,
         "sounds_per_label": {"train": 4, "validation": 1, "test": 2},
         "instruments_per_label": {"train": 4, "validation": 1, "test": 2},
-        "scenes": {"train": 30, "validation": 0, "test": 20},
-        "records": {
-            "train": dict.fromkeys(FAMILIES, 20),
-            "validation": dict.fromkeys(FAMILIES, 2),
-            "test": dict.fromkeys(FAMILIES, 8),
-        },
     }
-    return Size(**(values | changes))
+    values = {
+        "name": "tiny",
+        "sources": [{"packaged": "sonic-pi"}],
+        "clips": clips,
+        "scenes": {"count": {"train": 30, "test": 20}},
+        "questions": {
+            "records": {
+                "train": dict.fromkeys(FAMILIES, 20),
+                "validation": dict.fromkeys(FAMILIES, 2),
+                "test": dict.fromkeys(FAMILIES, 8),
+            }
+        },
+        "filters": [{"name": "phrases"}, {"name": "grounding"}, {"name": "blind", "action": "mark"}],
+        "output": {"form": "jsonl"},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+    return DataRecipe.model_validate(values)
