@@ -1,11 +1,11 @@
 """What a person says of data without a layout of its own: `corpus.yaml` beside it, which maps columns to facts.
 
-    licence: CC-BY-4.0
-    tables: [meta/*.csv]
-    audio: clips                 # folder that audio names are relative to
-    columns: {audio: file, labels: class, captions: text, split: fold}
-    splits: {"5": test}          # names of theirs; train, dev, test and the like are known
-    separator: ";"               # between several labels or captions in one cell
+licence: CC-BY-4.0
+tables: [meta/*.csv]
+audio: clips                 # folder that audio names are relative to
+columns: {audio: file, labels: class, captions: text, split: fold}
+splits: {"5": test}          # names of theirs; train, dev, test and the like are known
+separator: ";"               # between several labels or captions in one cell
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def read_about(folder: Path) -> About:
         raise DataError(f"{path}: {problems}. Facts: {', '.join(get_args(Fact))}") from None
 
 
-def recording_of(row: Row, about: About, folder: Path, audio: Audio | None = None, name: str | None = None) -> Recording:
+def recording_of(
+    row: Row, about: About, folder: Path, audio: Audio | None = None, name: str | None = None
+) -> Recording:
     """A row as a Recording. `audio` and `name` are given where the row does not tell them (a member of a tar).
 
     Raises:
@@ -108,7 +110,8 @@ def audio_of(row: Row, about: About, folder: Path) -> Audio:
     """The file of a row, or the part of it between `start` and `end` (or `seconds`)."""
     path = inside(folder / about.audio, row.text(about.column("audio")), about.column("audio"))
     start, end, seconds = (
-        row.number(about.column(fact)) if row.maybe(about.column(fact)) else None for fact in ("start", "end", "seconds")
+        row.number(about.column(fact)) if row.maybe(about.column(fact)) else None
+        for fact in ("start", "end", "seconds")
     )
     if start is None and end is None:
         return Audio(path, seconds=seconds)

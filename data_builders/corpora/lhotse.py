@@ -31,7 +31,9 @@ def _read(folder: Path, report: Report) -> Iterator[Recording]:
             cut = row.values
             source = cut.get("recording") or known.get(str(cut.get("recording_id")))
             told = (cut.get("supervisions") or [{}])[0] if cuts else cut
-            return recording_of(_flat(row, told), here, folder, _audio(row, source, folder / here.audio), row.text("id"))
+            return recording_of(
+                _flat(row, told), here, folder, _audio(row, source, folder / here.audio), row.text("id")
+            )
 
         yield from each(jsonl_rows(path, report), recording, report)
 
@@ -47,7 +49,11 @@ def _audio(row: Row, source: Any, folder: Path) -> Audio:
 
 
 def _flat(row: Row, told: dict[str, Any]) -> Row:
-    return Row(row.path, row.line, {**(told.get("custom") or {}), **{k: v for k, v in told.items() if k not in ("id", "start", "duration")}})
+    return Row(
+        row.path,
+        row.line,
+        {**(told.get("custom") or {}), **{k: v for k, v in told.items() if k not in ("id", "start", "duration")}},
+    )
 
 
 CORPUS = Corpus(

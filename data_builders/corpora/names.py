@@ -30,6 +30,9 @@ LANGUAGES = {
 }  # fmt: skip
 """English names by ISO 639 code."""
 
+YOUTUBE_ID = 11
+"""Letters of the id of a video; what follows is a time."""
+
 CREATIVE_COMMONS = {
     "zero": "CC0-1.0", "by": "CC-BY", "by-nc": "CC-BY-NC", "by-sa": "CC-BY-SA", "by-nd": "CC-BY-ND",
     "by-nc-sa": "CC-BY-NC-SA", "by-nc-nd": "CC-BY-NC-ND", "sampling+": "CC-Sampling-Plus",
@@ -64,3 +67,11 @@ def licence_of(url: str | None) -> str:
 def label_of(text: str) -> str:
     """A label as words: no underscores, small letters."""
     return " ".join(text.replace("_", " ").split()).lower()
+
+
+def joined(tokens: list[str] | str) -> str:
+    """Tokens as a sentence: no space before a comma, a full stop or an "n't"."""
+    text = " ".join(tokens) if isinstance(tokens, list) else tokens
+    for end in (",", ".", "!", "?", ";", ":", "'s", "n't", "'re"):
+        text = text.replace(f" {end}", end)
+    return text

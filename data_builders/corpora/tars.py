@@ -67,14 +67,20 @@ def _told(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, path: Path
     return told if isinstance(told, dict) else {}
 
 
-def read_tars(folder: Path, report: Report, about: About) -> Iterator[Recording]:
-    """Every sample of every tar under a folder, its facts mapped as `about` says."""
+def read_tars(folder: Path, report: Report, about: About, *, under: str | None = None) -> Iterator[Recording]:
+    """Every sample of every tar under a folder, its facts mapped as `about` says.
+
+    `under` names a key of the JSON whose object has facts too.
+    """
     for path in sorted(folder.glob("**/*.tar")):
-        split = next(filter(None, map(split_named, (*path.relative_to(folder).parts[:-1], path.stem.partition("-")[0]))), None)
+        split = next(
+            filter(None, map(split_named, (*path.relative_to(folder).parts[:-1], path.stem.partition("-")[0]))), None
+        )
         here = about.model_copy(update={"split": split or about.split})
         prefix = "-".join(path.relative_to(folder).with_suffix("").parts)
         for name, audio, told in samples(path, report):
-            row = Row(path, 0, told)
+            inner = told.get(under) if under else None
+            row = Row(path, 0, {**inner, **told} if isinstance(inner, dict) else told)
             try:
                 yield recording_of(row, here, folder, audio, f"{prefix}-{name.replace('/', '-')}")
             except BadRow as bad:

@@ -45,7 +45,9 @@ separator: ";"
 def test_a_table_is_mapped_by_columns(tmp_path):
     csv = 'file,tags,text,fold,note,who\na.wav,dog; bark ,"A dog, near.",1,60,s1\nb.wav,,,5,,\n'
     rows = '{"file": "a.wav", "start": 0.02, "end": 0.06, "text": ["One.", "Two."], "question": "What?", "answer": "It."}\n'
-    write_corpus(tmp_path, {"corpus.yaml": ABOUT, "meta/a.csv": csv, "meta/b.jsonl": rows}, ["clips/a.wav", "clips/b.wav"])
+    write_corpus(
+        tmp_path, {"corpus.yaml": ABOUT, "meta/a.csv": csv, "meta/b.jsonl": rows}, ["clips/a.wav", "clips/b.wav"]
+    )
     clips, problems = read_corpus("table", tmp_path)
     first, second, third = clips
     assert (first.labels, first.captions, first.split, first.pitch, first.speaker, first.licence) == (
@@ -98,7 +100,9 @@ def test_a_ceiling_of_malformed_rows_stops_and_missing_audio_does_not_count(tmp_
     rows = "".join(f"gone-{number}.wav,1\n" for number in range(20)) + "a.wav,x\n" * 4
     write_corpus(tmp_path, {"t.csv": "audio,pitch\n" + rows}, ["a.wav"])
     assert len(read_corpus("table", tmp_path, max_malformed=4)[1]) == 24
-    with pytest.raises(DataError, match=r"more than 3 malformed rows; the last: .*t\.csv:25: pitch: 'x' is not a number"):
+    with pytest.raises(
+        DataError, match=r"more than 3 malformed rows; the last: .*t\.csv:25: pitch: 'x' is not a number"
+    ):
         read_corpus("table", tmp_path, max_malformed=3)
 
 
@@ -157,7 +161,9 @@ def test_the_same_id_twice_is_told(tmp_path):
 def test_a_link_out_of_the_folder_is_refused(tmp_path):
     write_corpus(tmp_path, {"c/t.csv": "audio\nlink.wav\n"}, ["outside.wav"])
     (tmp_path / "c/link.wav").symlink_to(tmp_path / "outside.wav")
-    assert told(read_corpus("table", tmp_path / "c")[1]) == [f"audio: 'link.wav' leads out of {tmp_path / 'c'} by a link"]
+    assert told(read_corpus("table", tmp_path / "c")[1]) == [
+        f"audio: 'link.wav' leads out of {tmp_path / 'c'} by a link"
+    ]
 
 
 def test_a_saved_dataset_is_read_with_its_audio(tmp_path):
@@ -227,7 +233,9 @@ def test_lhotse_supervisions_and_cuts(tmp_path):
     said = {"id": "s", "recording_id": "r", "start": 0.02, "duration": 0.05, "text": "hi", "language": "English",
             "gender": "female", "speaker": "x", "custom": {"emotion": "sad"}}  # fmt: skip
     pipe = {**recording, "id": "p", "sources": [{"type": "command", "source": "curl x"}]}
-    folder = write_corpus(tmp_path / "one", {"dev_recordings.jsonl": "\n".join(map(json.dumps, (recording, pipe)))}, ["a.wav"])
+    folder = write_corpus(
+        tmp_path / "one", {"dev_recordings.jsonl": "\n".join(map(json.dumps, (recording, pipe)))}, ["a.wav"]
+    )
     with gzip.open(folder / "dev_supervisions.jsonl.gz", "wt") as out:
         out.write(json.dumps(said) + "\n" + json.dumps({**said, "id": "t", "recording_id": "p"}) + "\n")
     (folder / "dev_recordings.jsonl").rename(folder / "plain")
@@ -309,5 +317,3 @@ def test_a_part_after_the_end_and_bytes_that_are_no_audio_are_told(tmp_path):
     ((clip,), _) = read_corpus("webdataset", tmp_path)
     with pytest.raises(AudioError, match=r"b\.tar: x\.wav"):
         read_audio(clip.audio)
-
-
