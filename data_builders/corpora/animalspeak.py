@@ -1,7 +1,8 @@
 """AnimalSpeak: 1.1 M recordings of animals (iNaturalist, Xeno-canto, Watkins, Animal Sound Archive) with up to two
 captions and the species. Clips are named by the row's number, as many addresses end alike.
 
-Source: Robinson, Robinson, Akrapongpisak, "Transferable Models for Bioacoustics with Human Language Supervision", 2024.
+Source: Robinson, Robinson, Akrapongpisak, "Transferable Models for Bioacoustics with Human Language Supervision",
+2024.
 """
 
 from __future__ import annotations

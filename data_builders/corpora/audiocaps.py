@@ -1,5 +1,5 @@
-"""AudioCaps 1 and 2: 10 s of AudioSet with captions, one a training clip, five a clip of the other splits. Some captions
-hold line breaks.
+"""AudioCaps 1 and 2: 10 s of AudioSet with captions, one a training clip, five a clip of the other splits. Some
+captions hold line breaks.
 
 Source: Kim et al., "AudioCaps: Generating Captions for Audios in the Wild", NAACL 2019.
 """
@@ -40,7 +40,7 @@ CORPUS = Corpus(
     kind="sound",
     licence="MIT (captions, for academic use; the audio is its uploaders')",
     homepage="https://github.com/cdjkim/audiocaps",
-    download="train.csv, val.csv, test.csv of the repository's dataset folder, and clips of your own as audio/YTID.wav.",
+    download="train.csv, val.csv, test.csv of the repository's dataset folder, and clips as audio/YTID.wav.",
     layout=("*.csv", "audio"),
     read=_read,
 )

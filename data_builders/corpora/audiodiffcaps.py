@@ -1,5 +1,6 @@
 """AudioDiffCaps: pairs of rain or traffic scenes with up to five sentences on what must change from the first to the
-second. "dev" is for training. The published recipes make only the first of each pair; pairs without a second are left out.
+second. "dev" is for training. The published recipes make only the first of each pair; pairs without a second are left
+out.
 
 Source: Takeuchi et al., "Audio Difference Captioning Utilizing Similarity-Discrepancy Disentanglement", DCASE 2023.
 """

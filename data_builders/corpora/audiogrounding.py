@@ -1,6 +1,7 @@
 """AudioGrounding 2: captions of AudioCaps whose every phrase has the times at which it is heard.
 
-Source: Xu, Dinkel, Wu, Yu, "Text-to-Audio Grounding: Building Correspondence Between Captions and Sound Events", ICASSP 2021.
+Source: Xu, Dinkel, Wu, Yu, "Text-to-Audio Grounding: Building Correspondence Between Captions and Sound Events",
+ICASSP 2021.
 """
 
 from __future__ import annotations

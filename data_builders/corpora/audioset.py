@@ -1,4 +1,5 @@
-"""AudioSet, weak labels: 10 s of 2 M videos with the classes heard somewhere in them. What is not labelled may be heard.
+"""AudioSet, weak labels: 10 s of 2 M videos with the classes heard somewhere in them. What is not labelled may be
+heard.
 
 Source: Gemmeke et al., "Audio Set: An ontology and human-labeled dataset for audio events", ICASSP 2017.
 """

@@ -1,6 +1,6 @@
-"""AudioSetCaps: 6.1 M clips of AudioSet, VGGSound and YouTube-8M with captions by an audio model and a language model. Ids
-are YTIDs as YYTID, YTID_000030 and YTID_84_10. Its authors warn that clips of the test sets of AudioCaps and VGGSound are
-in it: decontaminate what is made of it.
+"""AudioSetCaps: 6.1 M clips of AudioSet, VGGSound and YouTube-8M with captions by an audio model and a language model.
+Ids are YTIDs as YYTID, YTID_000030 and YTID_84_10. Its authors warn that clips of the test sets of AudioCaps and
+VGGSound are in it: decontaminate what is made of it.
 
 Source: Bai et al., "AudioSetCaps: An Enriched Audio-Caption Dataset", arXiv 2411.18953.
 """

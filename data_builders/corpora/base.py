@@ -1,9 +1,9 @@
 """What a corpus is: its name, licence and layout, and a stream of recordings with typed facts.
 
-    corpus file  -> Corpus(read=...)  -> Recording, Recording, ...   (`rows.py` reads tables, `places.py` finds audio)
+    corpus file -> Corpus(read=...) -> Recording, Recording, ...   (`rows.py` reads tables, `places.py` finds audio)
 
-A corpus file names what its authors' layout holds and turns one row into one Recording. Bad rows are reported with file,
-line and column, and the rest goes on.
+A corpus file names what its authors' layout holds and turns one row into one Recording. Bad rows are reported with
+file, line and column, and the rest goes on.
 """
 
 from __future__ import annotations

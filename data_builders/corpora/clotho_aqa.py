@@ -1,5 +1,5 @@
-"""Clotho-AQA: six questions on each of 1,991 clips of Clotho, each answered by three people. The answer of most counts; a
-question on which all three differ is left out.
+"""Clotho-AQA: six questions on each of 1,991 clips of Clotho, each answered by three people. The answer of most
+counts; a question on which all three differ is left out.
 
 Source: Lipping, Sudarsanam, Drossos, Virtanen, "Clotho-AQA", EUSIPCO 2022.
 """

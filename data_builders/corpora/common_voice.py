@@ -1,5 +1,5 @@
-"""Common Voice: sentences read by volunteers, one folder a language. Tables are without quoting: a sentence may begin with
-a quotation mark. train, dev and test share no speaker; validated.tsv holds them all again and is not read.
+"""Common Voice: sentences read by volunteers, one folder a language. Tables are without quoting: a sentence may begin
+with a quotation mark. train, dev and test share no speaker; validated.tsv holds them all again and is not read.
 
 Source: Ardila et al., "Common Voice: A Massively-Multilingual Speech Corpus", LREC 2020.
 """

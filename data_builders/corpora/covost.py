@@ -1,5 +1,5 @@
-"""CoVoST 2: translations of Common Voice 4 into or out of English. covost_v2.fr_en.tsv has the translation of a clip, and
-Common Voice's validated.tsv beside it what was said. Its extra training clips are named train_covost.
+"""CoVoST 2: translations of Common Voice 4 into or out of English. covost_v2.fr_en.tsv has the translation of a clip,
+and Common Voice's validated.tsv beside it what was said. Its extra training clips are named train_covost.
 
 Source: Wang, Wu, Pino, "CoVoST 2 and Massively Multilingual Speech-to-Text Translation", arXiv 2007.10310.
 """

@@ -1,5 +1,5 @@
-"""FLEURS: the same sentences read in 102 languages, so that every recording has its translation into English. Tables have
-no header; a sentence keeps its id in all languages, and stays in one split of a set.
+"""FLEURS: the same sentences read in 102 languages, so that every recording has its translation into English. Tables
+have no header; a sentence keeps its id in all languages, and stays in one split of a set.
 
 Source: Conneau et al., "FLEURS: Few-shot Learning Evaluation of Universal Representations of Speech", SLT 2022.
 """

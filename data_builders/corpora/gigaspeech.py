@@ -1,5 +1,6 @@
 """GigaSpeech: 10,000 hours of audio books, podcasts and YouTube, as parts of long Opus files named by one JSON of
-gigabytes, read entry by entry. Punctuation is spelled as tags; segments that are no speech (<SIL>, <MUSIC>) are left out.
+gigabytes, read entry by entry. Punctuation is spelled as tags; segments that are no speech (<SIL>, <MUSIC>) are left
+out.
 
 Source: Chen et al., "GigaSpeech: An Evolving, Multi-domain ASR Corpus", Interspeech 2021.
 """

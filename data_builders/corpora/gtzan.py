@@ -1,5 +1,5 @@
-"""GTZAN: 1,000 excerpts of 30 s in ten genres, without splits. Some songs and artists stand in it several times, which the
-files do not tell (Sturm, arXiv 1306.1461); jazz.00054.wav of a common copy cannot be decoded.
+"""GTZAN: 1,000 excerpts of 30 s in ten genres, without splits. Some songs and artists stand in it several times, which
+the files do not tell (Sturm, arXiv 1306.1461); jazz.00054.wav of a common copy cannot be decoded.
 
 Source: Tzanetakis, Cook, "Musical genre classification of audio signals", IEEE TSAP 2002.
 """

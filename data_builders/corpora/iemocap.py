@@ -1,5 +1,5 @@
-"""IEMOCAP: ten actors in five sessions of talk, each turn with its words and the emotion that most raters heard. Turns on
-which they did not agree ("xxx") or that are something else ("oth") have none. A session is never torn apart.
+"""IEMOCAP: ten actors in five sessions of talk, each turn with its words and the emotion that most raters heard. Turns
+on which they did not agree ("xxx") or that are something else ("oth") have none. A session is never torn apart.
 
 Source: Busso et al., "IEMOCAP: interactive emotional dyadic motion capture database", LRE 2008.
 """

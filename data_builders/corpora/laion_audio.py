@@ -1,5 +1,5 @@
-"""LAION-Audio-630K and its kin: tars of FLAC with JSON (text, tag, original_data), in folders of splits, as its tools make
-them of any of its sets. Where the text was made up of labels ("The sounds of ..."), it says no more than they do.
+"""LAION-Audio-630K and its kin: tars of FLAC with JSON (text, tag, original_data), in folders of splits, as its tools
+make them of any of its sets. Where the text was made up of labels ("The sounds of ..."), it says no more than they do.
 
 Source: Wu et al., "Large-scale Contrastive Language-Audio Pretraining", ICASSP 2023.
 """

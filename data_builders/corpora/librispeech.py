@@ -1,4 +1,5 @@
-"""LibriSpeech: 1,000 hours of read English. Transcripts are upper case without punctuation; they are told in lower case.
+"""LibriSpeech: 1,000 hours of read English. Transcripts are upper case without punctuation; they are told in lower
+case.
 
 Source: Panayotov et al., "LibriSpeech: an ASR corpus based on public domain audio books", ICASSP 2015.
 """

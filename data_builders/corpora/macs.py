@@ -1,4 +1,5 @@
-"""MACS: 3,930 scenes of 10 s (airport, park, square) of TAU Urban Acoustic Scenes 2019, with up to five captions and tags.
+"""MACS: 3,930 scenes of 10 s (airport, park, square) of TAU Urban Acoustic Scenes 2019, with up to five captions and
+tags.
 
 Source: Martin, Mesaros, "Diversity and Bias in Audio Captioning Datasets", DCASE 2021.
 """

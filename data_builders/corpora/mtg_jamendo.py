@@ -1,5 +1,5 @@
-"""MTG-Jamendo: 55,000 whole tracks with tags of genre, instrument and mood. A row has as many fields as it has tags, so it
-is no regular table. The splits share no artist.
+"""MTG-Jamendo: 55,000 whole tracks with tags of genre, instrument and mood. A row has as many fields as it has tags,
+so it is no regular table. The splits share no artist.
 
 Source: Bogdanov et al., "The MTG-Jamendo Dataset for Automatic Music Tagging", ML4MD 2019.
 """

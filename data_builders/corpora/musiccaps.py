@@ -1,5 +1,5 @@
-"""MusicCaps: 10 s of 5,521 videos with a caption and aspects by musicians. Clips of AudioSet's evaluation set are the test
-split, so that training on the rest touches none of it.
+"""MusicCaps: 10 s of 5,521 videos with a caption and aspects by musicians. Clips of AudioSet's evaluation set are the
+test split, so that training on the rest touches none of it.
 
 Source: Agostinelli et al., "MusicLM: Generating Music From Text", arXiv 2301.11325.
 """

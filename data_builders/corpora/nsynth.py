@@ -1,4 +1,5 @@
-"""NSynth: 305,979 single notes of 1,006 instruments in 11 families, at every pitch. Its splits never share an instrument.
+"""NSynth: 305,979 single notes of 1,006 instruments in 11 families, at every pitch. Its splits never share an
+instrument.
 
 Source: Engel et al., "Neural Audio Synthesis of Musical Notes with WaveNet Autoencoders", ICML 2017.
 """

@@ -1,5 +1,5 @@
-"""Sound-VECaps: 1.66 M clips of AudioSet with long captions, enriched by what is seen; the *_audio table names only what can
-be heard and is preferred. Ids are YTIDs with a Y in front.
+"""Sound-VECaps: 1.66 M clips of AudioSet with long captions, enriched by what is seen; the *_audio table names only
+what can be heard and is preferred. Ids are YTIDs with a Y in front.
 
 Source: Yuan et al., "Sound-VECaps: Improving Audio Generation with Visually Enhanced Captions", ICASSP 2025.
 """

@@ -1,6 +1,6 @@
-"""SoundDescs: 32,979 BBC Sound Effects with the archive's descriptions, from seconds to minutes. The published descriptions
-are pickled, and pickles are not read: the same texts stand in the BBC's own table. Ids are small letters in the lists of
-the splits and large ones in the files.
+"""SoundDescs: 32,979 BBC Sound Effects with the archive's descriptions, from seconds to minutes. The published
+descriptions are pickled, and pickles are not read: the same texts stand in the BBC's own table. Ids are small letters
+in the lists of the splits and large ones in the files.
 
 Source: Koepke et al., "Audio Retrieval with Natural Language Queries: A Benchmark Study", TMM 2022.
 """

@@ -1,7 +1,8 @@
 """SpeechCraft: how 2.1 M utterances of AISHELL-3, Zhvoice, GigaSpeech-M and LibriTTS-R are spoken, in a sentence each.
 
-Its annotations are given out on a site of their own, whose keys no public page tells. Read are lists or lines of objects
-with audio, description and, where they are there, text, speaker, gender, emotion, language; corpus.yaml names others.
+Its annotations are given out on a site of their own, whose keys no public page tells. Read are lists or lines of
+objects with audio, description and, where they are there, text, speaker, gender, emotion, language; corpus.yaml names
+others.
 
 Source: Jin et al., "SpeechCraft: A Fine-Grained Expressive Speech Dataset with Natural Language Description", MM 2024.
 """

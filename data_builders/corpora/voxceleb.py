@@ -1,4 +1,5 @@
-"""VoxCeleb 1 and 2: utterances of celebrities, wav/id10001/VIDEO/00001.wav. Its "dev" is for training; no words are told.
+"""VoxCeleb 1 and 2: utterances of celebrities, wav/id10001/VIDEO/00001.wav. Its "dev" is for training; no words are
+told.
 
 Source: Nagrani, Chung, Zisserman, "VoxCeleb: a large-scale speaker identification dataset", Interspeech 2017.
 """

@@ -1,5 +1,5 @@
-"""WavCaps: 403,050 clips of four sources with captions that ChatGPT made of raw descriptions. The blacklists name clips of
-the usual test sets (AudioCaps, Clotho, ESC-50, UrbanSound8K, VGGSound); every one of them is left out.
+"""WavCaps: 403,050 clips of four sources with captions that ChatGPT made of raw descriptions. The blacklists name
+clips of the usual test sets (AudioCaps, Clotho, ESC-50, UrbanSound8K, VGGSound); every one of them is left out.
 
 Source: Mei et al., "WavCaps: A ChatGPT-Assisted Weakly-Labelled Audio Captioning Dataset", TASLP 2024.
 """
