@@ -147,15 +147,14 @@ def ask_all(
 class LazyRandom:
     """`seeded(*names)`, made when it is first drawn from: most families see that they have no question before that."""
 
-    __slots__ = ("_names", "_rng")
-
     def __init__(self, *names: object):
         self._names, self._rng = names, None
 
     def __getattr__(self, name: str) -> Any:
         if self._rng is None:
             self._rng = seeded(*self._names)
-        return getattr(self._rng, name)
+        found = self.__dict__[name] = getattr(self._rng, name)
+        return found
 
     @property
     def untouched(self) -> bool:

@@ -108,7 +108,7 @@ def funnel_lines(funnel: Funnel) -> list[str]:
     """The funnel of the filters and the blind baseline that they measured, as Markdown."""
     lines = ["", "## Filters", "", "| filter | entered | kept | rejected for |", "|---|---|---|---|"]
     for step in funnel.steps:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in step.reasons.most_common()) or "-"
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(step.reasons.items(), key=by_count)) or "-"
         lines.append(f"| {step.name} | {step.entered} | {step.kept} | {reasons} |")
     blind = funnel.reports.get("blind")
     if blind:
@@ -127,6 +127,11 @@ def funnel_lines(funnel: Funnel) -> list[str]:
             shares = " | ".join(f"{row[key]:.2f}" for key in ("accuracy", "chance", "majority", "longest_option"))
             lines.append(f"| {task} | {row['questions']} | {shares} | {row['dropped']} |")
     return lines
+
+
+def by_count(row: tuple[str, int]) -> tuple[int, str]:
+    """Sorts counts from the largest, equal ones by name, in whatever order they were counted."""
+    return -row[1], row[0]
 
 
 def notice(packages: Any) -> str:

@@ -10,6 +10,7 @@ import typer
 from data_builders.commands.building import build
 from data_builders.commands.errors import one_line_errors as _errors
 from data_builders.commands.filtering import decontaminate, dedupe, filter_records, register
+from data_builders.commands.measuring import bench
 from data_builders.commands.sealing import export_to_shards, validate
 from data_builders.commands.splitting import split
 from data_builders.commands.viewing import view
@@ -114,7 +115,7 @@ def import_records(
 
 app.command("filter")(filter_records)
 app.command("export-to-shards")(export_to_shards)
-for _command in (dedupe, decontaminate, register, split, validate, view):
+for _command in (dedupe, decontaminate, register, split, validate, view, bench):
     app.command()(_command)
 
 

@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -149,12 +148,15 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def _leave_with_parent() -> None:
-    """A worker whose parent was killed ends, instead of waiting for jobs for ever."""
-    parent = os.getppid()
+    """A worker whose parent was killed ends, instead of waiting for jobs for ever.
+
+    The parent is the process of the pool: the server that forked the worker lives as long as its workers do.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -281,6 +281,7 @@ def _claim(out: Path, request: dict[str, Any]) -> Path:
     note = building / "request.json"
     text = json.dumps(request, ensure_ascii=False, sort_keys=True)
     if building.exists() and not (note.is_file() and note.read_text(encoding="utf-8") == text):
+        note.unlink(missing_ok=True)  # First, lest a kill leave half a folder under its name.
         shutil.rmtree(building)
     (building / "set").mkdir(parents=True, exist_ok=True)
     temporary = building / f"request.json.{os.uname().nodename}.{os.getpid()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,13 @@ class Question:
     """What a scorer must know besides, for the record's `meta`: the constraint on an answer."""
     earlier: tuple[Question, ...] = ()
     """The questions of the turns before this one, in a conversation of several."""
+
+
+def name_guards(key: str, answer: str, wrong: Sequence[str], rng: random.Random) -> tuple[Guard, ...]:
+    """Keeps each name as often right as its share of the options says: the answer, and one of the others by chance."""
+    space = ("right", "wrong")
+    other = rng.choice(list(wrong))
+    return Guard(f"{key} {answer}", "right", space, lead=2), Guard(f"{key} {other}", "wrong", space, lead=2)
 
 
 @dataclass(frozen=True)

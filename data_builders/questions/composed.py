@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 
 from data_builders.questions import scenes, sounds
-from data_builders.questions.base import CANNOT_TELL, Context, Family, Guard, IllPosed, Question, Subject
+from data_builders.questions.base import CANNOT_TELL, Context, Family, Guard, IllPosed, Question, Subject, name_guards
 from data_builders.questions.relations import absent_labels
 from data_builders.questions.speech import listed
 
@@ -42,7 +42,10 @@ def multiple_choice(subject: Subject, context: Context, rng: random.Random) -> Q
     place = rng.randrange(len(LETTERS))
     options = [*wrong[:place], answer, *wrong[place:]]
     slots = {"options": " ".join(f"({letter}) {name}" for letter, name in zip(LETTERS, options, strict=True))}
-    guards = (Guard("multiple_choice", LETTERS[place], LETTERS),)
+    guards = (
+        Guard("multiple_choice", LETTERS[place], LETTERS),
+        *name_guards("multiple_choice", answer, wrong, rng),
+    )
     return Question(
         "multiple_choice", LETTERS[place], kind, slots, LETTERS, "choice", guards, meta={"options": options}
     )

@@ -8,8 +8,17 @@ from __future__ import annotations
 
 import random
 
-from data_builders.questions.base import Context, Guard, IllPosed, Question, Subject, with_article, with_the
-from data_builders.questions.scenes import LONGER_RATIO, LONGER_SECONDS, LOUDER_DB, LOUDER_PEAK_DB, NEAR, same_to_an_ear
+from data_builders.questions.base import (
+    Context,
+    Guard,
+    IllPosed,
+    Question,
+    Subject,
+    name_guards,
+    with_article,
+    with_the,
+)
+from data_builders.questions.scenes import LONGER_RATIO, LONGER_SECONDS, LOUDER_DB, LOUDER_PEAK_DB, surely_absent
 from data_builders.questions.speech import listed
 from data_builders.scenes import Event, Scene
 
@@ -19,12 +28,10 @@ DURATION_SLACK_SECONDS = 0.15
 CLEAR_OVERLAP_SECONDS, CLEAR_GAP_SECONDS = 0.15, 0.08
 
 
-def absent_labels(scene: Scene, context: Context) -> tuple[list[str], list[str]]:
+def absent_labels(scene: Scene, context: Context) -> tuple[tuple[str, ...], list[str]]:
     """Labels that are surely absent, and those of them that sound like one that is there (near misses)."""
-    present = sorted(set(scene.labels))
-    absent = [name for name in context.scene_labels if name not in present and not same_to_an_ear(name, present)]
-    near = sorted({name for here in present for name in NEAR.get(here, ()) if name in absent})
-    return absent, near
+    absent, near = surely_absent(tuple(sorted(set(scene.labels))), context.scene_labels)
+    return absent, sorted(set(near))
 
 
 def scene_absent(subject: Subject, context: Context, rng: random.Random) -> Question | IllPosed:
@@ -41,10 +48,7 @@ def scene_absent(subject: Subject, context: Context, rng: random.Random) -> Ques
     answer = rng.choice(near) if near and rng.random() < 0.5 else rng.choice(absent)
     shown = rng.sample(present, min(3, len(present)))
     choices = tuple(rng.sample([answer, *shown], len(shown) + 1))
-    guards = tuple(
-        Guard(f"scene_absent {name}", "absent" if name == answer else "present", ("absent", "present"), lead=2)
-        for name in choices
-    )
+    guards = name_guards("scene_absent", answer, shown, rng)
     return Question("scene_absent", answer, "default", {"choices": listed(choices)}, choices, "choice", guards)
 
 
@@ -64,12 +68,14 @@ def scene_between(subject: Subject, context: Context, rng: random.Random) -> Que
     place = rng.choice(places)
     first, answer, last = labels[place - 1 : place + 2]
     absent, near = absent_labels(scene, context)
-    others = sorted({name for name in labels if name not in (first, last, answer)}) or near[:2] or absent[:2]
+    others = sorted({name for name in labels if name not in (first, last, answer)})
+    others = others or rng.sample(near or absent, min(2, len(near or absent)))
     choices = tuple(rng.sample([answer, *others[:2]], 1 + len(others[:2])))
     if len(choices) < 2:
         return IllPosed("fewer than two sounds to choose from")
     slots = {"first": with_the(first), "last": with_the(last), "choices": listed(choices)}
-    return Question("scene_between", answer, "default", slots, choices, "choice")
+    guards = name_guards("scene_between", answer, others[:2], rng)
+    return Question("scene_between", answer, "default", slots, choices, "choice", guards)
 
 
 def scene_before(subject: Subject, context: Context, rng: random.Random) -> Question | IllPosed:

@@ -105,10 +105,12 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
                     facts={"key": f"key-{number}"},
                 )
             )
-        for digit in ("one", "two", "three"):
+        for number, digit in enumerate(("one", "two", "three")):
             name = f"d-{language[:2]}-{digit}"
             facts = {"key": f"digits/{digit}", "digit": digit, "alone": True, "sounds_like": f"digit {digit}"}
-            clips.append(_clip(name, "speech", 300 + place, 0.5, name, language=language, text=digit, facts=facts))
+            clips.append(
+                _clip(name, "speech", 300 + 5 * place + number, 0.5, name, language=language, text=digit, facts=facts)
+            )
     for place, label in enumerate(("kick drum", "snare drum", "cymbal", "bell", "drone", "whoosh")):
         clips += [
             _clip(
@@ -121,6 +123,7 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
             )
             for take in range(4)
         ]
+    scores = (([60], [60, 67]), ([64, 62, 60], [60, 64, 62]), ([60, 62, 64], [61]))
     for place, label in enumerate(("piano", "organ", "flute")):
         clips += [
             _clip(
@@ -130,6 +133,7 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
                 1.0,
                 f"i-{place}-{preset}",
                 label=label,
+                facts={"notes": scores[place][note], "beat_seconds": 0.33},
             )
             for preset in range(3)
             for note in range(2)
@@ -178,3 +182,17 @@ def tiny_recipe(**changes) -> DataRecipe:
     for key, value in changes.items():
         values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
     return DataRecipe.model_validate(values)
+
+
+def same_files(first: Path, second: Path) -> bool:
+    """Whether two folders hold the same names with the same bytes."""
+    return differing_files(first, second) == []
+
+
+def differing_files(first: Path, second: Path) -> list[str]:
+    """The names that one of two folders lacks, or that hold other bytes in it."""
+    ours, theirs = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (first, second)
+    )
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from invented_corpora import invented_clips, tiny_recipe, tone
+from invented_corpora import invented_clips, same_files, tiny_recipe, tone
 
 from data_builders.clips import SPLITS
 from data_builders.jobs import Processes, Share
 from data_builders.pipeline import build_from_clips, build_set, builder_fingerprint, find_built, request_of
 from data_builders.questions import TASKS
+from data_builders.shards import read_shards
 from data_builders.splits import leaks
 from data_builders.validating import validate
 from lalm.audio.io import load_audio, probe_audio
@@ -71,7 +72,8 @@ def test_only_training_clips_have_variants(records):
 
 def test_every_task_that_the_clips_allow_is_asked(records):
     asked = Counter(record.task for record in records["test"])
-    assert set(TASKS) - set(asked) == {"spoken_letter", "spoken_word", "translation"} - set(asked)
+    # No clip says a letter or a word alone, and every scene has one channel.
+    assert set(TASKS) - set(asked) == {"spoken_letter", "spoken_word", "translation", "scene_side"} - set(asked)
     assert all(count <= 8 for count in asked.values())
 
 
@@ -176,6 +178,8 @@ def test_blocks_and_shards_are_the_same_bytes_from_1_2_and_8_workers(tmp_path, f
     assert found.problems == []
     assert found.rows == sum(manifest["counts"].values()) == manifest["request"]["rows"]
     assert (sets[0] / "clips").exists() == (form == "parquet")
+    sides = [record for record in read_shards(sets[0]) if record.task == "scene_side"]
+    assert {record.answer for record in sides} == {"left", "right"}
     damaged = sets[0] / manifest["shards"][0]["name"]
     damaged.write_bytes(damaged.read_bytes() + b"x")
     assert "sha256 is not that of the manifest" in validate(sets[0]).problems[0]
@@ -266,15 +270,6 @@ def test_a_written_clip_holds_its_source(built, records):
 
 def test_the_fingerprint_is_of_the_code_and_not_of_the_moment():
     assert builder_fingerprint() == builder_fingerprint()
-
-
-def same_files(first, second):
-    """Whether two folders hold the same names with the same bytes."""
-    ours, theirs = (
-        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-        for folder in (first, second)
-    )
-    return ours == theirs
 
 
 def with_render(clip, render):
