@@ -44,7 +44,7 @@ def _recording(rows: list[Row], folder: Path, splits: dict[str | None, Split]) -
 
 CORPUS = Corpus(
     "audiocaption", "sound", "none given (research)", "https://github.com/RicherMans/AudioCaption",
-    "hospital_en_all.json, hospital_zh_dev.json, hospital_zh_eval.json, car_en_dev.json, car_en_eval.json and the clips "
-    "(hospital_3707, car_3610) of zenodo.org/records/4671263.",
+    "hospital_en_all.json, hospital_zh_dev.json, hospital_zh_eval.json, car_en_dev.json, car_en_eval.json and "
+    "the clips (hospital_3707, car_3610) of zenodo.org/records/4671263.",
     ("*_en_*.json",), _read,
 )  # fmt: skip

@@ -131,13 +131,15 @@ class Corpus:
     """What a person must download, and where it goes."""
     layout: tuple[str, ...]
     read: Callable[[Path, Report], Iterator[Recording]]
+    isolated: bool = False
+    """Each recording is the labelled sound and nothing else, so that any part of it may be an event of a scene."""
 
     def recordings(self, folder: Path, report: Report, *, max_malformed: int = MAX_MALFORMED) -> Iterator[Recording]:
         """Streams the corpus. `report` is given the problem of each row that is left out.
 
         Raises:
-            DataError: for a folder that is not there or lacks a part of the layout, with what to download; after too many
-                malformed rows.
+            DataError: for a folder that is not there or lacks a part of the layout, with what to download; after too
+                many malformed rows.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -173,8 +175,8 @@ class _Ceiling:
         self.malformed += not problem.harmless
         if self.malformed > self.limit:
             raise DataError(
-                f"{problem.file}: more than {self.limit} malformed rows; the last: {problem}. Is this {self.name}, whole "
-                "and of the release that the README names? A higher ceiling: --max-malformed."
+                f"{problem.file}: more than {self.limit} malformed rows; the last: {problem}. Is this {self.name}, "
+                "whole and of the release that the README names? A higher ceiling: --max-malformed."
             )
 
 

@@ -38,4 +38,5 @@ CORPUS = Corpus(
     download="Clone or unpack the repository.",
     layout=("meta/esc50.csv", "audio"),
     read=_read,
+    isolated=True,
 )

@@ -39,7 +39,8 @@ def _recording(row: Row, english: dict[str, str]) -> Recording:
     language, sentence = language_named(folder.name), row.text("id")
     translations = {"English": english[sentence]} if sentence in english and language != "English" else {}
     return Recording(
-        f"{folder.name}-{part}-{path.stem}", Audio(path, seconds=row.number("num_samples") / RATE_HZ), split_named(part),
+        f"{folder.name}-{part}-{path.stem}", Audio(path, seconds=row.number("num_samples") / RATE_HZ),
+        split_named(part),
         group=f"sentence-{sentence}", transcript=row.text("raw_transcription"), translations=translations,
         language=language, sex=row.text("gender").lower(),
     )  # fmt: skip

@@ -34,4 +34,5 @@ CORPUS = Corpus(
     download="Audio in folders named by label, with or without folders of splits above; corpus.yaml gives the licence.",
     layout=(),
     read=_read,
+    isolated=True,
 )

@@ -42,7 +42,7 @@ CORPUS = Corpus(
     kind="sound",
     licence="CC-BY-4.0 (dataset; clips CC0, CC-BY, CC-BY-NC or sampling+)",
     homepage="https://zenodo.org/records/4060432",
-    download="FSD50K.ground_truth, FSD50K.dev_audio, FSD50K.eval_audio; FSD50K.metadata tells the licence of each clip.",
+    download="FSD50K.ground_truth, FSD50K.dev_audio, FSD50K.eval_audio; FSD50K.metadata tells the licences.",
     layout=("FSD50K.ground_truth/dev.csv", "FSD50K.ground_truth/eval.csv", "FSD50K.dev_audio", "FSD50K.eval_audio"),
     read=_read,
 )

@@ -43,8 +43,8 @@ def _read(folder: Path, report: Report) -> Iterator[Recording]:
             sex = {"F": "female", "M": "male"}.get(name.rpartition("_")[2][:1])
             return Recording(
                 name, Audio(path, seconds=row.number("end") - row.number("start")), group=session.name,
-                transcript=said.get(name), language="English", speaker=f"{name[:5]}{name.rpartition('_')[2][:1]}", sex=sex,
-                emotion=EMOTIONS[emotion],
+                transcript=said.get(name), language="English", speaker=f"{name[:5]}{name.rpartition('_')[2][:1]}",
+                sex=sex, emotion=EMOTIONS[emotion],
             )  # fmt: skip
 
         yield from each(_matches(turns, TURN), recording, report)

@@ -40,8 +40,8 @@ def _read(folder: Path, report: Report) -> Iterator[Recording]:
         sex = {"m": "male", "f": "female"}.get(sexes.get(speaker or "", ""))
         language = language_named(languages.get(name) or about.language)
         return Recording(
-            name, audio, about.split or split_named(folder.name), about.licence, speaker or "", transcript=text.get(name),
-            language=language, speaker=speaker, sex=sex,
+            name, audio, about.split or split_named(folder.name), about.licence, speaker or "",
+            transcript=text.get(name), language=language, speaker=speaker, sex=sex,
         )  # fmt: skip
 
     waves = table("wav.scp")

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_builders.corpora.about import About, read_about, recording_of
 from data_builders.corpora.base import Audio, BadRow, Corpus, Recording, Report, each
-from data_builders.corpora.names import split_named
+from data_builders.corpora.names import split_in
 from data_builders.corpora.places import inside
 from data_builders.corpora.rows import Row, jsonl_rows
 
@@ -24,16 +24,14 @@ def _read(folder: Path, report: Report) -> Iterator[Recording]:
         if not cuts:
             recordings = path.with_name(path.name.replace("supervisions", "recordings"))
             known = {str(row.values.get("id")): row.values for row in jsonl_rows(recordings, report)}
-        split = next(filter(None, map(split_named, path.name.partition(".")[0].replace("-", "_").split("_"))), None)
-        here = about.model_copy(update={"split": split or about.split})
+        here = about.model_copy(update={"split": split_in(path.name) or about.split})
 
         def recording(row: Row, here: About = here, known: dict[str, Any] = known) -> Recording:
             cut = row.values
             source = cut.get("recording") or known.get(str(cut.get("recording_id")))
             told = (cut.get("supervisions") or [{}])[0] if cuts else cut
-            return recording_of(
-                _flat(row, told), here, folder, _audio(row, source, folder / here.audio), row.text("id")
-            )
+            audio = _audio(row, source, folder / here.audio)
+            return recording_of(_flat(row, told), here, folder, audio, row.text("id"))
 
         yield from each(jsonl_rows(path, report), recording, report)
 

@@ -20,13 +20,14 @@ COLUMNS = ("ytid", "start_s", "end_s", "aspect_list", "caption", "is_balanced_su
 def _read(folder: Path, report: Report) -> Iterator[Recording]:
     def recording(row: Row) -> Recording:
         video, start, end = row.text("ytid"), row.number("start_s"), row.number("end_s")
+        path = youtube_audio(folder / "audio", video, start, "ytid")
         try:
             aspects = [str(aspect) for aspect in ast.literal_eval(row.text("aspect_list"))]
         except (ValueError, SyntaxError, TypeError):
             raise BadRow("aspect_list", f"'{row.text('aspect_list')[:40]}' is not a list") from None
         return Recording(
             id=f"{video}_{int(start)}",
-            audio=Audio(youtube_audio(folder / "audio", video, start, "ytid"), seconds=end - start),
+            audio=Audio(path, seconds=end - start),
             split="test" if row.text("is_audioset_eval") == "True" else "train",
             group=f"youtube-{video}",
             captions=(row.text("caption"),),

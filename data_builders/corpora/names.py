@@ -44,6 +44,12 @@ def split_named(name: str | None) -> Split | None:
     return SPLIT_NAMES.get((name or "").strip().lower())
 
 
+def split_in(name: str) -> Split | None:
+    """The split that a part of a file's name stands for: "train_manifest.json", "cuts-dev.jsonl.gz", "test-000001"."""
+    parts = name.partition(".")[0].replace("-", "_").split("_")
+    return next(filter(None, map(split_named, parts)), None)
+
+
 def language_named(code: str | None) -> str | None:
     """The English name of a language by its code ("en", "en_us", "zh-CN"); a name is kept, as is an unknown code."""
     if not code:

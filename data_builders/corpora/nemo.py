@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_builders.corpora.about import About, read_about, recording_of
 from data_builders.corpora.base import Corpus, Recording, Report, each
-from data_builders.corpora.names import split_named
+from data_builders.corpora.names import split_in
 from data_builders.corpora.rows import Row, jsonl_rows
 
 COLUMNS = {
@@ -26,8 +26,7 @@ def _read(folder: Path, report: Report) -> Iterator[Recording]:
     about = said.model_copy(update={"columns": {**COLUMNS, **said.columns}})
     manifests = sorted({*folder.glob("*.json"), *folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")})
     for path in manifests:
-        split = next(filter(None, map(split_named, path.name.partition(".")[0].replace("-", "_").split("_"))), None)
-        here = about.model_copy(update={"split": split or about.split})
+        here = about.model_copy(update={"split": split_in(path.name) or about.split})
         yield from each(jsonl_rows(path, report), lambda row, here=here: _recording(row, here, folder), report)  # type: ignore[misc]
 
 

@@ -50,4 +50,5 @@ CORPUS = Corpus(
     download="The JSON/WAV archives unpacked to nsynth-train, nsynth-valid, nsynth-test.",
     layout=("nsynth-*/examples.json",),
     read=_read,
+    isolated=True,
 )

@@ -138,7 +138,7 @@ def _cut(wave: np.ndarray, audio: Audio) -> np.ndarray:
 
 
 def _of_bytes(audio: Audio, function: Any, *arguments: Any) -> Any:
-    """A function of a file, of bytes that lie inside another file: soundfile and PyAV tell formats by name and content."""
+    """A function of a file, of bytes inside another file: soundfile and PyAV tell formats by name and content."""
     suffix = Path(audio.member or "").suffix or ".wav"
     with tempfile.NamedTemporaryFile(suffix=suffix) as file:
         file.write(_member_bytes(audio))

@@ -170,7 +170,7 @@ def field_rows(path: Path, names: Sequence[str], separator: str | None, report: 
 
 
 def grouped(rows: Iterable[Row], *columns: str) -> list[list[Row]]:
-    """The rows with the same values in `columns` together, in the order of the first ones. Holds the table in memory."""
+    """The rows with the same values in `columns` together, in the order of the first ones. Holds the table."""
     groups: dict[tuple[str | None, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row.maybe(column) for column in columns), []).append(row)

@@ -11,7 +11,7 @@ from typing import Any
 
 from data_builders.corpora.about import About, recording_of
 from data_builders.corpora.base import Audio, BadRow, Problem, Recording, Report
-from data_builders.corpora.names import split_named
+from data_builders.corpora.names import split_in
 from data_builders.corpora.places import SUFFIXES, safe_member
 from data_builders.corpora.rows import Row
 from lalm.errors import DataError
@@ -73,9 +73,7 @@ def read_tars(folder: Path, report: Report, about: About, *, under: str | None =
     `under` names a key of the JSON whose object has facts too.
     """
     for path in sorted(folder.glob("**/*.tar")):
-        split = next(
-            filter(None, map(split_named, (*path.relative_to(folder).parts[:-1], path.stem.partition("-")[0]))), None
-        )
+        split = next(filter(None, map(split_in, path.relative_to(folder).parts)), None)
         here = about.model_copy(update={"split": split or about.split})
         prefix = "-".join(path.relative_to(folder).with_suffix("").parts)
         for name, audio, told in samples(path, report):

@@ -43,4 +43,5 @@ CORPUS = Corpus(
     download="Unpack UrbanSound8K.tar.gz.",
     layout=("metadata/UrbanSound8K.csv", "audio"),
     read=_read,
+    isolated=True,
 )

@@ -44,7 +44,8 @@ separator: ";"
 
 def test_a_table_is_mapped_by_columns(tmp_path):
     csv = 'file,tags,text,fold,note,who\na.wav,dog; bark ,"A dog, near.",1,60,s1\nb.wav,,,5,,\n'
-    rows = '{"file": "a.wav", "start": 0.02, "end": 0.06, "text": ["One.", "Two."], "question": "What?", "answer": "It."}\n'
+    rows = '{"file": "a.wav", "start": 0.02, "end": 0.06, "text": ["One.", "Two."], '
+    rows += '"question": "What?", "answer": "It."}\n'
     write_corpus(
         tmp_path, {"corpus.yaml": ABOUT, "meta/a.csv": csv, "meta/b.jsonl": rows}, ["clips/a.wav", "clips/b.wav"]
     )
@@ -218,7 +219,8 @@ def test_a_kaldi_folder(tmp_path):
 
 def test_nemo_manifests(tmp_path):
     train = '{"audio_filepath": "a.wav", "duration": 0.1, "text": "hi", "lang": "de"}\n'
-    test = '{"audio_filepath": "a.wav", "offset": 0.05, "duration": 0.04, "text": "ho"}\n{"audio_filepath": "/etc/x.wav"}\n'
+    test = '{"audio_filepath": "a.wav", "offset": 0.05, "duration": 0.04, "text": "ho"}\n'
+    test += '{"audio_filepath": "/etc/x.wav"}\n'
     write_corpus(tmp_path, {"train_manifest.json": train, "test_manifest.json": test}, ["a.wav"])
     clips, problems = read_corpus("nemo", tmp_path)
     assert [(clip.split, clip.transcript, clip.language, clip.audio.seconds, clip.audio.is_part) for clip in clips] == [

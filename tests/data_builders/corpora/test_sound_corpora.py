@@ -269,7 +269,8 @@ def test_audiogrounding(tmp_path):
 
 def test_audiodiffcaps_leaves_pairs_without_a_second_out(tmp_path):
     header = "key,s1_fn,s2_fn," + ",".join(f"caption_{number}" for number in range(1, 6)) + "\n"
-    rows = "k0,k0_s1.wav,k0_s2.wav,remove the dog,remove dog,,,\nk1,k1_s1.wav,k1_s2.wav,a,,,,\nk2,k0_s1.wav,k0_s2.wav,,,,,\n"
+    rows = "k0,k0_s1.wav,k0_s2.wav,remove the dog,remove dog,,,\n"
+    rows += "k1,k1_s1.wav,k1_s2.wav,a,,,,\nk2,k0_s1.wav,k0_s2.wav,,,,,\n"
     folder = "datasets/adc_rain/dev"
     audio = [f"{folder}/audio/k0_s1.wav", f"{folder}/audio/k0_s2.wav", f"{folder}/audio/k1_s1.wav"]
     write_corpus(tmp_path, {f"{folder}/adc_rain_dev.csv": header + rows}, audio)
@@ -298,7 +299,8 @@ def test_sounddescs_joins_the_lists_with_the_table_of_the_bbc(tmp_path):
         "val_list.txt": "\n",
         "test_list.txt": "07076051\n",
         "BBCSoundEffects.csv": "location,description,secs,category,CDNumber,CDName,tracknum\n"
-        "NHU05104001.wav,Birds.,12.5,Nature: Birds,c,n,1\n07076051.wav,A motor.,9,Engines,c,n,2\n1.wav,Other.,9,,c,n,2\n",
+        "NHU05104001.wav,Birds.,12.5,Nature: Birds,c,n,1\n"
+        "07076051.wav,A motor.,9,Engines,c,n,2\n1.wav,Other.,9,,c,n,2\n",
     }
     write_corpus(tmp_path, texts, ["audio/NHU05104001.wav", "audio/07076051.wav"])
     clips = only(read_corpus("sounddescs", tmp_path))
@@ -324,7 +326,7 @@ def test_audiocaption_tells_splits_by_its_mandarin_tables(tmp_path):
         ("hospital_3707-c", None, ("A nurse speaks",)),
     ]
     assert clips[0].extra == {"captions_zh": ["护士说话"]}
-    assert told(problems) == ["2 filename: 'hospital_3707/d' has no English caption"]
+    assert told(problems) == ["1 filename: 'hospital_3707/d' has no English caption"]
 
 
 def test_animalspeak(tmp_path):

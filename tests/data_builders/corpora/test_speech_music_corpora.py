@@ -21,7 +21,8 @@ def told(problems):
 
 def test_librispeech(tmp_path):
     texts = {
-        "SPEAKERS.TXT": "; comment\n19   | F | train-clean-100  | 25.1 | Kara | Shallenberg\n61 | M | test-clean | 8 | G\n",
+        "SPEAKERS.TXT": "; comment\n19   | F | train-clean-100  | 25.1 | Kara | Shallenberg\n"
+        "61 | M | test-clean | 8 | G\n",
         "train-clean-100/19/198/19-198.trans.txt": "19-198-0000 NORTHANGER ABBEY\n19-198-0001 THIS\n19-198-0002\n",
         "test-clean/61/70968/61-70968.trans.txt": "61-70968-0000 HE BEGAN\n",
     }
@@ -177,7 +178,8 @@ def test_speechcraft_reads_what_corpus_yaml_names(tmp_path):
 
 
 def test_musiccaps(tmp_path):
-    header = "ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,is_balanced_subset,is_audioset_eval\n"
+    header = "ytid,start_s,end_s,audioset_positive_labels,aspect_list,caption,author_id,"
+    header += "is_balanced_subset,is_audioset_eval\n"
     rows = (
         '-aaaaaaaaaa,30,40,"/m/a,/m/b","[\'low quality\', \'drums\']","Drums, fast.",4,False,True\n'
         "bbbbbbbbbbb,0,10,/m/a,\"['piano'\",A piano.,4,False,False\n"
