@@ -9,7 +9,7 @@ from invented_layouts import write_corpus
 from typer.testing import CliRunner
 
 from data_builders.cli import app
-from data_builders.clips import SPLITS, seeded
+from data_builders.clips import SPLITS, Clip, seeded
 from data_builders.corpora import CORPORA
 from data_builders.corpora.clips import corpus_clips
 from data_builders.questions import ask
@@ -103,7 +103,9 @@ def built(tmp_path_factory):
             "instruments_per_label": {"train": 3, "test": 3},
             "told": {"train": 80, "test": 80},
         },
-        "questions": {"records": {split: dict.fromkeys(ASKED, 4) for split in ("train", "test")}},
+        "questions": {
+            "records": {split: {**dict.fromkeys(ASKED, 4), "description": 200} for split in ("train", "test")}
+        },
         "filters": [{"name": "phrases"}],
         "output": {"form": "jsonl"},
     }
@@ -120,7 +122,8 @@ def test_every_kind_of_fact_is_asked_in_training_and_in_the_test(built):
         assert set(asked) == set(ASKED), split
         for record in records:
             sources = set(record.source.split("+"))
-            assert ASKED[record.task] in sources or record.task in ("transcription", "pair_speaker"), record.id
+            speech = record.task in ("transcription", "pair_speaker", "description")
+            assert ASKED[record.task] in sources or speech, record.id
             assert record.licence
             assert record.provenance["clips"][0]["source_id"]
 
@@ -142,14 +145,16 @@ def test_answers_are_what_the_corpora_tell(built):
     for record in by_task["translation"]:
         english = record.answer.startswith("the car number")
         assert english or record.answer.startswith("la macchina numero")
-    for record in by_task["description"]:
+    captioned = [record for record in by_task["description"] if record.source == "audiocaps"]
+    assert len(captioned) == 12
+    for record in captioned:
         source = record.provenance["clips"][0]["source_id"]
         assert record.answer == f"A dog and a {source.partition('_')[0]}."
     assert not records["validation"]
 
 
 def test_a_told_recording_is_stored_whole(built):
-    record = next(record for record in read_records(built / "test.jsonl") if record.task == "description")
+    record = next(record for record in read_records(built / "test.jsonl") if record.source == "audiocaps")
     assert soundfile.info(built / record.audio[0]).duration == pytest.approx(6.0, abs=0.3)
 
 
@@ -166,9 +171,7 @@ def test_a_weakly_labelled_clip_is_no_event_of_a_scene(tmp_path):
 
 
 def one(facts, kind="sound", second=None):
-    from invented_corpora import _clip
-
-    clip = _clip("x", kind, 300, 1.0, "x", facts=facts)
+    clip = Clip("x", None, 1.0, "invented", "CC0-1.0", "x", kind, facts=facts)
     subject = Subject("x", clip)
     return Subject("x", clip, second=second) if second else subject
 

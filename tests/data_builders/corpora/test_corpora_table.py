@@ -1,6 +1,7 @@
 """The table of corpora: everyone is in it, each is one short file, tested on an invented fixture."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from data_builders.corpora.base import KINDS
 from lalm.errors import DataError
 
 FOLDER = Path(package.__file__).parent
+README = FOLDER.parents[1] / "README.md"
 FILES = {path.stem for path in FOLDER.glob("*.py") if "\nCORPUS = " in path.read_text(encoding="utf-8")}
 TESTS = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*_corpora.py"))
 
@@ -30,6 +32,17 @@ def test_a_corpus_is_one_file_of_under_60_lines_and_is_tested(name):
     assert corpus.download
     assert corpus.homepage.startswith("https://") or corpus.kind == "generic"
     assert f'"{name}", tmp_path' in TESTS
+
+
+def test_the_readme_shows_one_corpus_whole_and_lists_all():
+    text = README.read_text(encoding="utf-8")
+    assert f"```python\n{(FOLDER / 'esc50.py').read_text(encoding='utf-8')}```" in text
+    listed = [
+        line.split(" | ") for line in text.splitlines() if re.match(r"\| \w+ \| (sound|speech|music|generic) \| ", line)
+    ]
+    assert {line[0].removeprefix("| "): (line[1], line[2]) for line in listed} == {
+        name: (corpus.kind, corpus.licence) for name, corpus in CORPORA.items()
+    }
 
 
 def test_an_unknown_name_is_told_the_nearest():
