@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +40,15 @@ def read_corpus(name: str, folder: Path, **settings: int) -> tuple[list[Recordin
     """What a corpus tells, and the problems."""
     problems: list[Problem] = []
     return list(CORPORA[name].recordings(folder, problems.append, **settings)), problems
+
+
+def tar_of(path: Path, members: list[tuple[str, bytes]], extra: Sequence[tarfile.TarInfo] = ()) -> None:
+    """A tar of these files, then of whatever else is given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            item = tarfile.TarInfo(name)
+            item.size = len(content)
+            tar.addfile(item, io.BytesIO(content))
+        for item in extra:
+            tar.addfile(item)

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import product
 
 import pytest
 import soundfile
@@ -36,8 +37,8 @@ ASKED = {
 
 def write_all(root):
     """One corpus of each kind of fact, six recordings or more in each split that it needs."""
-    esc = [(fold, label, f"{fold}-{fold}{number}-A-{number}.wav") for number, label in enumerate(("dog", "rain", "bell"))
-           for fold in (1, 2, 5)]  # fmt: skip
+    labels = ("dog", "rain", "bell")
+    esc = [(fold, name, f"{fold}-{fold}{n}-A-{n}.wav") for n, name in enumerate(labels) for fold in (1, 2, 5)]
     table = "filename,fold,target,category,esc10,src_file,take\n"
     table += "".join(f"{name},{fold},0,{label},x,{name},A\n" for fold, label, name in esc)
     write_corpus(root / "esc50", {"meta/esc50.csv": table}, [f"audio/{name}" for _, _, name in esc], 0.6)
@@ -75,8 +76,10 @@ def write_all(root):
     write_corpus(root / "crema_d", {}, acted, 1.0)
     for part in ("train", "test"):
         note = {"instrument_source_str": "acoustic", "velocity": 1, "qualities_str": []}
-        told = {f"{part}-{family}-{pitch}": {**note, "pitch": pitch, "instrument_str": f"{part}{family}",
-                "instrument_family_str": family} for family in ("guitar", "organ") for pitch in (60, 62, 64)}  # fmt: skip
+        told = {}
+        for family, pitch in product(("guitar", "organ"), (60, 62, 64)):
+            named = {"pitch": pitch, "instrument_str": f"{part}{family}", "instrument_family_str": family}
+            told[f"{part}-{family}-{pitch}"] = {**note, **named}
         audio = [f"nsynth-{part}/audio/{name}.wav" for name in told]
         write_corpus(root / "nsynth", {f"nsynth-{part}/examples.json": json.dumps(told)}, audio, 0.5)
     songs = [f"{number},song{number}.wav,{'train' if number < 6 else 'test'},{key},{90 + number}"

@@ -1,13 +1,12 @@
 """Corpora without a layout of their own: a folder, tables, saved datasets, Kaldi, NeMo and Lhotse manifests, tars."""
 
 import gzip
-import io
 import json
 import tarfile
 
 import numpy as np
 import pytest
-from invented_layouts import noise_bytes, read_corpus, write_corpus
+from invented_layouts import noise_bytes, read_corpus, tar_of, write_corpus
 
 from data_builders.clips import SAMPLE_RATE_HZ
 from data_builders.corpora.places import probe_seconds, read_audio
@@ -254,17 +253,6 @@ def test_lhotse_supervisions_and_cuts(tmp_path):
     write_corpus(tmp_path / "two", {"train_cuts.jsonl": json.dumps(cut)}, ["a.wav"])
     ((clip,), problems) = read_corpus("lhotse", tmp_path / "two")
     assert (clip.id, clip.split, clip.transcript, clip.audio.start, problems) == ("c", "train", "hi", 0.0, [])
-
-
-def tar_of(path, members, extra=()):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            item = tarfile.TarInfo(name)
-            item.size = len(content)
-            tar.addfile(item, io.BytesIO(content))
-        for item in extra:
-            tar.addfile(item)
 
 
 def test_tars_are_read_in_place_and_refused_names_are_told(tmp_path):

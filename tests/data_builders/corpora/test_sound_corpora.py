@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from invented_layouts import read_corpus, write_corpus
+from invented_layouts import noise_bytes, read_corpus, tar_of, write_corpus
 
 from data_builders.corpora.base import Span
+from lalm.errors import DataError
 
 ONTOLOGY = json.dumps(
     [
@@ -347,9 +348,6 @@ def test_animalspeak(tmp_path):
 
 
 def test_laion_audio(tmp_path):
-    from invented_layouts import noise_bytes
-    from test_generic_corpora import tar_of
-
     told_of = {"text": ["The sounds of Harp"], "tag": ["Music", "Harp"], "original_data": {"license": "CC0-1.0"}}
     tar_of(
         tmp_path / "valid/0.tar", [("1.flac", noise_bytes("1", form="FLAC")), ("1.json", json.dumps(told_of).encode())]
@@ -365,7 +363,5 @@ def test_laion_audio(tmp_path):
 
 @pytest.mark.parametrize("name", ["esc50", "audioset", "wavcaps", "clotho"])
 def test_another_folder_is_told_the_layout(tmp_path, name):
-    from lalm.errors import DataError
-
     with pytest.raises(DataError, match=rf"is not {name}: there is no .*Expected in the folder"):
         read_corpus(name, tmp_path)
