@@ -29,9 +29,12 @@ def _read(folder: Path, report: Report) -> Iterator[Recording]:
         def recording(row: Row, here: About = here, known: dict[str, Any] = known) -> Recording:
             cut = row.values
             source = cut.get("recording") or known.get(str(cut.get("recording_id")))
-            told = (cut.get("supervisions") or [{}])[0] if cuts else cut
-            audio = _audio(row, source, folder / here.audio)
-            return recording_of(_flat(row, told), here, folder, audio, row.text("id"))
+            said = cut.get("supervisions") or [{}] if cuts else [cut]
+            if len(said) > 1:
+                raise BadRow("supervisions", f"the cut has {len(said)}; trim_to_supervisions makes one cut of each")
+            facts = {key: value for key, value in said[0].items() if key not in ("id", "start", "duration")}
+            told = Row(row.path, row.line, {**(facts.pop("custom", None) or {}), **facts})
+            return recording_of(told, here, folder, _audio(row, source, folder / here.audio), row.text("id"))
 
         yield from each(jsonl_rows(path, report), recording, report)
 
@@ -44,14 +47,6 @@ def _audio(row: Row, source: Any, folder: Path) -> Audio:
     if start < 0 or seconds <= 0:
         raise BadRow("duration", f"the part from {start:g} s lasts {seconds:g} s")
     return Audio(inside(folder, files[0]["source"], "source"), start=start, seconds=seconds, is_part=True)
-
-
-def _flat(row: Row, told: dict[str, Any]) -> Row:
-    return Row(
-        row.path,
-        row.line,
-        {**(told.get("custom") or {}), **{k: v for k, v in told.items() if k not in ("id", "start", "duration")}},
-    )
 
 
 CORPUS = Corpus(

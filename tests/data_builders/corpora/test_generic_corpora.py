@@ -250,9 +250,11 @@ def test_lhotse_supervisions_and_cuts(tmp_path):
     assert len(read_audio(clip.audio)) == round(0.05 * SAMPLE_RATE_HZ)
     assert told(problems) == ["recording: names no audio file (one that is made by a command or fetched is not read)"]
     cut = {"id": "c", "start": 0.0, "duration": 0.1, "channel": 0, "recording": recording, "supervisions": [said]}
-    write_corpus(tmp_path / "two", {"train_cuts.jsonl": json.dumps(cut)}, ["a.wav"])
+    two = {**cut, "id": "d", "supervisions": [said, said]}
+    write_corpus(tmp_path / "two", {"train_cuts.jsonl": json.dumps(cut) + "\n" + json.dumps(two)}, ["a.wav"])
     ((clip,), problems) = read_corpus("lhotse", tmp_path / "two")
-    assert (clip.id, clip.split, clip.transcript, clip.audio.start, problems) == ("c", "train", "hi", 0.0, [])
+    assert (clip.id, clip.split, clip.transcript, clip.audio.start) == ("c", "train", "hi", 0.0)
+    assert told(problems) == ["supervisions: the cut has 2; trim_to_supervisions makes one cut of each"]
 
 
 def test_tars_are_read_in_place_and_refused_names_are_told(tmp_path):
