@@ -76,6 +76,23 @@ def find_base(base: str) -> Path | str:
     return base
 
 
+def is_on_disk(base: str) -> bool:
+    """Whether a base is read from this machine's files: anything but a hub name, which may need a network."""
+    return base.startswith((PACKAGE_PREFIX, "openai:")) or Path(base).expanduser().exists()
+
+
+def downloaded_config(base: str) -> Path | None:
+    """The config.json of a hub name that was downloaded before; None where there is none. Asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(base, "config.json")
+    except HFValidationError:  # the name of a file, such as an official .pt
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
 def _package_folder(name: str) -> Path:
     model = package_model(name)
     folder = cache_folder() / "models" / name

@@ -174,6 +174,24 @@ def test_local_paths_and_hub_names(tmp_path, monkeypatch):
     assert find_base("gpt2") == "gpt2"
 
 
+def test_what_needs_no_hub_is_told_from_what_may(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert resources.is_on_disk("mine")
+    assert resources.is_on_disk("package:whisper-base")
+    assert resources.is_on_disk("openai:tiny.en")
+    assert not resources.is_on_disk("openai/whisper-tiny")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for base in ("openai/whisper-tiny", "gpt2", "BEATs_iter3.pt", "a/b/c"):
+        assert resources.downloaded_config(base) is None
+    snapshot = tmp_path / "hub" / "models--gpt2" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (tmp_path / "hub/models--gpt2/refs").mkdir()
+    (tmp_path / "hub/models--gpt2/refs/main").write_text("abc")
+    assert resources.downloaded_config("gpt2") == snapshot / "config.json"
+
+
 def test_fingerprint_is_of_weights_and_configuration(tmp_path, own_cache):
     def folder(name: str, weights: bytes = b"w", config: bytes = b"{}") -> Path:
         (tmp_path / name).mkdir()

@@ -17,4 +17,7 @@ OverridesArgument = Annotated[
         metavar="[a.b=value]...", help="Changes of the recipe, such as stages.align.steps=50.", show_default=False
     ),
 ]
+TinyOption = Annotated[
+    bool, typer.Option("--tiny", help="Its tiny twin: random weights, the same parts and stages, seconds on a CPU.")
+]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; the GPU by default where there is one.")]

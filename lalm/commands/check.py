@@ -6,32 +6,40 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lalm.commands.arguments import OverridesArgument, RecipeArgument
+from lalm.commands.arguments import OverridesArgument, RecipeArgument, TinyOption
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from lalm.model.plan import ModelPlan
+    from lalm.model.published_sizes import SizeComparison
     from lalm.recipe.schema import Recipe
 
 MAX_PROBED_CLIPS = 2000
 """Lengths of more clips than this are estimated from so many."""
 
 
-def check(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
-    """Check a recipe without loading weights: sizes, audio positions, what trains in each stage, memory, data."""
+def check(recipe: RecipeArgument, overrides: OverridesArgument = None, tiny: TinyOption = False) -> None:
+    """Check a recipe without loading weights: sizes, audio positions, what trains in each stage, memory, data.
+
+    Needs no network for the base models that the shipped recipes name. A published system is compared with what its
+    paper prints.
+    """
     from rich.console import Console
 
     from lalm.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), tiny=tiny)
     missing = missing_sources(loaded)
     from lalm.model.plan import plan_model
+    from lalm.model.published_sizes import compare_sizes
 
     plan = plan_model(loaded)
+    comparisons = compare_sizes(loaded, plan)
     console = Console()
     console.print(f"[bold]{loaded.name}[/bold]  {loaded.description}\n", highlight=False)
-    for table in (rates_table(plan), parts_table(plan), stages_table(plan, loaded)):
+    tables = [rates_table(plan), parts_table(plan), stages_table(plan, loaded)]
+    for table in [*tables, *([sizes_table({loaded.name: comparisons})] if comparisons else [])]:
         console.print(table)
         console.print()
     problems = list(plan.problems)
@@ -39,6 +47,13 @@ def check(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
         console.print(
             f"The data is not there yet ({missing[0]}). Make it with: lalm data build {loaded.data.build} "
             f"-o {loaded.data.folder}",
+            style="yellow",
+            highlight=False,
+        )
+    elif missing and is_to_be_given(loaded):
+        files = ", ".join(dict.fromkeys(str(source.records) for source in loaded.data.sources.values()))
+        console.print(
+            f"The records are yours to give: data.folder=FOLDER with {files}, or --tiny to try the stages without.",
             style="yellow",
             highlight=False,
         )
@@ -51,6 +66,12 @@ def check(recipe: RecipeArgument, overrides: OverridesArgument = None) -> None:
     if problems:
         raise typer.Exit(2)
     console.print("The recipe can be trained.", style="green")
+
+
+def is_to_be_given(recipe: Recipe) -> bool:
+    """Whether the recipe is a published system's, or a tiny twin, whose data folder nobody has named yet."""
+    is_of_a_system = recipe.system is not None or recipe.data.folder.parts[:2] == ("data", "tiny")
+    return is_of_a_system and not recipe.data.folder.exists()
 
 
 def missing_sources(recipe: Recipe) -> list[str]:
@@ -74,8 +95,9 @@ def rates_table(plan: ModelPlan) -> Table:
         table.add_row(
             "encoders together", plan.join, f"{plan.states_per_second:g} states/s of width {plan.state_width}"
         )
-    counts = ", ".join(f"{count} for {seconds} s" for seconds, count in plan.positions.items())
+    counts = ", ".join(f"{count} for {seconds:g} s" for seconds, count in plan.positions.items())
     table.add_row("projector", f"width {plan.state_width}", f"{counts}; width {plan.decoder_width}")
+    table.add_row("audio positions", "", f"{plan.positions_per_second:.3g} for a second of audio")
     context = f"{plan.max_positions} positions at most" if plan.max_positions else "any length"
     table.add_row("language model", context, f"{plan.vocabulary_size} tokens")
     return table
@@ -94,6 +116,28 @@ def parts_table(plan: ModelPlan) -> Table:
     table.add_section()
     shares = (f"{stage.num_trained:,} ({stage.num_trained / plan.num_parameters:.1%})" for stage in plan.stages)
     table.add_row("all", f"{plan.num_parameters:,}", *shares)
+    return table
+
+
+def sizes_table(comparisons: dict[str, list[SizeComparison]]) -> Table:
+    """What papers print, and ours; by recipe."""
+    from rich.table import Table
+
+    table = Table(title="The paper's sizes and ours", title_justify="left")
+    for name in ("recipe", "what"):
+        table.add_column(name, no_wrap=True)
+    for name in ("paper", "ours", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("source, and why ours differs", overflow="fold")
+    for recipe, rows in comparisons.items():
+        for number, row in enumerate(rows):
+            paper = f"{'< ' if row.size.at_most else ''}{row.size.value:,.10g}"
+            style = None if row.agrees else "yellow" if row.is_explained else "red"
+            notes = "; ".join(filter(None, (row.size.source, None if row.agrees else row.size.differs)))
+            difference = "" if row.size.at_most else f"{row.difference:+.1%}"
+            table.add_row(
+                "" if number else recipe, row.describe(), paper, f"{row.ours:,}", difference, notes, style=style
+            )
     return table
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lalm.commands.arguments import OverridesArgument, RecipeArgument
+from lalm.commands.arguments import OverridesArgument, RecipeArgument, TinyOption
 
 INTERRUPTED = 130
 
@@ -16,6 +16,7 @@ INTERRUPTED = 130
 def train(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
+    tiny: TinyOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and one sample of each stage; train nothing.")
     ] = False,
@@ -30,10 +31,18 @@ def train(
     ] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Evaluate the run when its last stage is done.")] = False,
 ) -> None:
-    """Train a recipe. A stopped run goes on where it was when the same command is given again."""
+    """Train a recipe. A stopped run goes on where it was when the same command is given again.
+
+    With --tiny, records are invented (noise, nothing to learn) where data.folder does not exist.
+    """
     from lalm.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_recipe(recipe, overrides or (), tiny=tiny)
+    if tiny and not loaded.data.folder.exists():
+        from lalm.data.invented import write_invented
+
+        write_invented(loaded)
+        typer.echo(f"{loaded.data.folder}: clips of noise and records about them were invented.", err=True)
     from lalm.evaluation.runner import evaluate_run
     from lalm.training.train import run_recipe
 

@@ -41,7 +41,7 @@ class AstEncoder(PretrainedEncoder):
     def __init__(self, section: AstSection, model: PreTrainedModel, facts: Facts):
         super().__init__(model, facts)
         config = model.config
-        self.width = config.hidden_size
+        self.layer_width = config.hidden_size
         self.keeps_frequency = section.frequency == "keep"
         self.rows = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
         self.front_end = AstFrontEnd(
@@ -53,7 +53,7 @@ class AstEncoder(PretrainedEncoder):
         )
         columns: LengthRule = Conv(kernel=config.patch_size, stride=config.time_stride)
         self.frame_rule = Chain(rules=(columns, Scale(times=self.rows))) if self.keeps_frequency else columns
-        self.mix = layer_mix(section.layers, config.num_hidden_layers, section.name)
+        self.mix = layer_mix(section, config.num_hidden_layers, section.name)
 
     def shown_frames(self, real_frames: int) -> int:
         return self.front_end.chunk_frames if self.front_end.padding == "full" else real_frames

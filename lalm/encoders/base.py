@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lalm.audio.features import FrontEnd
 from lalm.audio.lengths import Chain, Chunks, LengthRule
 from lalm.errors import ModelError
+from lalm.recipe.encoders import EncoderSection
 
 LONG_SECONDS = (3600, 7200)
 """Between these two lengths the rate of steps is read off a rule, free of what is lost at a clip's edges."""
@@ -34,14 +35,14 @@ class AudioEncoder(nn.Module):
     over time, convolutions at the border) hear none.
 
     Attributes:
-        width: `E`.
+        layer_width: width of one layer's states.
         front_end: what makes the features.
         frame_rule: frames of one piece -> steps.
         model: the network, whose parameters are the encoder's but for the weights of `mix`.
         mix: which layers become the states.
     """
 
-    width: int
+    layer_width: int
     front_end: FrontEnd
     frame_rule: LengthRule
     model: nn.Module
@@ -82,6 +83,16 @@ class AudioEncoder(nn.Module):
         raise NotImplementedError
 
     @property
+    def num_layer_outputs(self) -> int:
+        """Layers that a state holds side by side on its width."""
+        return self.mix.num_outputs
+
+    @property
+    def width(self) -> int:
+        """`E`."""
+        return self.layer_width * self.num_layer_outputs
+
+    @property
     def piece_rule(self) -> LengthRule:
         """Samples of one piece -> its steps."""
         return Chain(rules=(self.front_end.length_rule(), self.frame_rule))
@@ -110,34 +121,43 @@ class AudioEncoder(nn.Module):
 
 
 class LayerMix(nn.Module):
-    """Which layers of an encoder become its states: the last, the mean of some, or a learned weighted sum of all.
+    """Which layers of an encoder become its states: the last, some (their mean, or side by side on the width), or a
+    learned weighted sum of all.
 
     The weights of the sum are part of the projector: a stage trains them with its learning rate, behind a frozen
     encoder too, and a checkpoint holds them.
     Source of the weighted sum: SUPERB (arXiv 2105.01051), used by SpeechVerse (arXiv 2405.08295).
     """
 
-    def __init__(self, layers: Literal["last", "weighted"] | tuple[int, ...], num_layers: int):
+    def __init__(
+        self,
+        layers: Literal["last", "weighted"] | tuple[int, ...],
+        num_layers: int,
+        layers_as: Literal["mean", "separate"] = "mean",
+    ):
         super().__init__()
         if isinstance(layers, tuple) and any(not 0 <= layer < num_layers for layer in layers):
             raise ValueError(f"layers {layers}: the encoder has layers 0 to {num_layers - 1}")
         self.layers = layers
+        self.num_outputs = len(layers) if isinstance(layers, tuple) and layers_as == "separate" else 1
         self.weights = nn.Parameter(torch.zeros(num_layers)) if layers == "weighted" else None
 
     def forward(self, outputs: Sequence[Tensor]) -> Tensor:
-        """`outputs`: the output of every layer, first to last, `[N, T, E]` each -> `[N, T, E]`."""
+        """`outputs`: the output of every layer, first to last, `[N, T, E]` each -> `[N, T, num_outputs * E]`."""
         if self.weights is not None:
             shares = self.weights.softmax(dim=0).to(outputs[0].dtype)
             return torch.einsum("l,l...->...", shares, torch.stack([*outputs]))
+        if self.num_outputs > 1:
+            return torch.cat([outputs[layer] for layer in self.layers], dim=-1)  # type: ignore[index]
         if isinstance(self.layers, tuple):
             return torch.stack([outputs[layer] for layer in self.layers]).mean(dim=0)
         return outputs[-1]
 
 
-def layer_mix(layers: Literal["last", "weighted"] | tuple[int, ...], num_layers: int, encoder: str) -> LayerMix:
+def layer_mix(section: EncoderSection, num_layers: int, encoder: str) -> LayerMix:
     """The mix of a recipe's `layers`. Raises `ModelError` where the encoder lacks one of them."""
     try:
-        return LayerMix(layers, num_layers)
+        return LayerMix(section.layers, num_layers, section.layers_as)
     except ValueError as error:
         raise ModelError(f"encoders: {encoder}: {error}") from None
 

@@ -51,13 +51,13 @@ class BeatsEncoder(AudioEncoder):
 
     def __init__(self, section: BeatsSection, sizes: BeatsSizes, labels: Sequence[str] = ()):
         super().__init__()
-        self.sizes, self.width, self.labels = sizes, sizes.encoder_embed_dim, tuple(labels)
+        self.sizes, self.layer_width, self.labels = sizes, sizes.encoder_embed_dim, tuple(labels)
         front_end = BatchedKaldiFrontEnd if section.padding == "full" else KaldiFrontEnd
         self.front_end = front_end(num_mel_bins=NUM_MEL_BINS, chunk_seconds=section.chunk_seconds)
         self.fills_chunk = section.padding == "full"
         self.frame_rule = self._batch_rule() if self.fills_chunk else OWN_RULE
         self.model = BeatsNetwork(sizes)
-        self.mix = layer_mix(section.layers, sizes.encoder_layers, "beats")
+        self.mix = layer_mix(section, sizes.encoder_layers, "beats")
 
     def config_dict(self) -> dict[str, Any]:
         return {**asdict(self.sizes), **({"labels": list(self.labels)} if self.labels else {})}

@@ -44,7 +44,7 @@ class ClapEncoder(PretrainedEncoder):
         super().__init__(model, facts)
         config = model.config
         tower = self.model.audio_encoder
-        self.width = tower.num_features
+        self.layer_width = tower.num_features
         self.front_end = ClapFrontEnd(num_mel_bins=config.num_mel_bins, fill=section.fill, **facts)
         self.is_pooled = section.pooling == "mean"
         chunk_frames = self.front_end.length_rule().count(self.front_end.chunk_samples)
@@ -52,7 +52,7 @@ class ClapEncoder(PretrainedEncoder):
         run_steps = config.spec_size // config.patch_stride[1] // 2 ** (tower.num_layers - 1)
         steps = run_steps * tower.freq_ratio
         self.frame_rule = Constant(outputs=1) if self.is_pooled else Resample(from_hz=chunk_frames, to_hz=steps)
-        self.mix = layer_mix(section.layers, tower.num_layers, section.name)
+        self.mix = layer_mix(section, tower.num_layers, section.name)
 
     def shown_frames(self, real_frames: int) -> int:
         return self.front_end.chunk_frames

@@ -63,12 +63,12 @@ class CodecEncoder(PretrainedEncoder):
 
     def __init__(self, section: CodecSection, model: PreTrainedModel, facts: Facts, hops: tuple[int, ...], width: int):
         super().__init__(model, facts)
-        self.width = width
+        self.layer_width = width
         seconds = min(section.chunk_seconds, getattr(model.config, "chunk_length_s", None) or section.chunk_seconds)
         self.front_end = WaveformFrontEnd(chunk_seconds=seconds, sample_rate_hz=model.config.sampling_rate)
         rules: tuple[LengthRule, ...] = tuple(Hops(hop_samples=hop) for hop in hops)
         self.frame_rule = rules[0] if len(rules) == 1 else Chain(rules=rules)
-        self.mix = layer_mix(section.layers, 1, section.name)  # type: ignore[attr-defined]
+        self.mix = layer_mix(section, 1, section.name)  # type: ignore[attr-defined]
 
 
 class EncodecEncoder(CodecEncoder):

@@ -46,11 +46,11 @@ class PooledWhisperEncoder(PretrainedEncoder):
     def __init__(self, section: EncoderSection, model: PreTrainedModel, facts: Facts):
         super().__init__(model, facts)
         config = model.config
-        self.width = config.d_model
+        self.layer_width = config.d_model
         self.front_end = WhisperFrontEnd(
             num_mel_bins=config.num_mel_bins, padding="full", chunk_seconds=config.max_source_positions * STEP_SECONDS
         )
-        self.mix = layer_mix(section.layers, config.encoder_layers, section.name)  # type: ignore[attr-defined]
+        self.mix = layer_mix(section, config.encoder_layers, section.name)  # type: ignore[attr-defined]
 
     def shown_frames(self, real_frames: int) -> int:
         return min(real_frames + BORDER_FRAMES, self.front_end.run_frames(real_frames))

@@ -60,11 +60,11 @@ class SpeechEncoder(PretrainedEncoder):
     def __init__(self, section: SpeechSection, model: PreTrainedModel, facts: Facts):
         super().__init__(model, facts)
         config = model.config
-        self.width = config.hidden_size
+        self.layer_width = config.hidden_size
         self.front_end = WaveformFrontEnd(chunk_seconds=section.chunk_seconds, **facts)
         convolutions = zip(config.conv_kernel, config.conv_stride, strict=True)
         self.frame_rule = Chain(rules=tuple(Conv(kernel=kernel, stride=stride) for kernel, stride in convolutions))
-        self.mix = layer_mix(section.layers, config.num_hidden_layers, section.name)  # type: ignore[attr-defined]
+        self.mix = layer_mix(section, config.num_hidden_layers, section.name)  # type: ignore[attr-defined]
 
     def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
         wants_last = self.mix.layers == "last"

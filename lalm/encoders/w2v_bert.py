@@ -40,7 +40,7 @@ class Wav2Vec2BertEncoder(PretrainedEncoder):
 
     def __init__(self, section: Wav2Vec2BertSection, model: PreTrainedModel, facts: Facts):
         super().__init__(model, facts)
-        self.width = model.config.hidden_size
+        self.layer_width = model.config.hidden_size
         self.front_end = SeamlessFrontEnd(chunk_seconds=section.chunk_seconds, **facts)
         if self.front_end.num_mel_bins * self.front_end.stacked_frames != model.config.feature_projection_input_dim:
             raise ModelError(
@@ -48,7 +48,7 @@ class Wav2Vec2BertEncoder(PretrainedEncoder):
                 f"make the {model.config.feature_projection_input_dim} inputs that the model has. Are config.json and "
                 "preprocessor_config.json of one model?"
             )
-        self.mix = layer_mix(section.layers, model.config.num_hidden_layers, section.name)
+        self.mix = layer_mix(section, model.config.num_hidden_layers, section.name)
 
     def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
         output = self.model(features.transpose(1, 2), output_hidden_states=self.mix.layers != "last")

@@ -46,7 +46,7 @@ class WhisperEncoder(AudioEncoder):
     def __init__(self, section: WhisperSection, sizes: dict[str, Any]):
         super().__init__()
         self.sizes = {key: sizes[key] for key in SIZE_KEYS}
-        self.width = sizes["d_model"]
+        self.layer_width = sizes["d_model"]
         self.front_end = WhisperFrontEnd(
             num_mel_bins=sizes["num_mel_bins"],
             padding=section.padding,
@@ -55,7 +55,7 @@ class WhisperEncoder(AudioEncoder):
         )
         config = WhisperConfig(**{**self.sizes, "attn_implementation": "sdpa"})
         self.model = TransformersWhisperEncoder(config)
-        self.mix = layer_mix(section.layers, sizes["encoder_layers"], "whisper")
+        self.mix = layer_mix(section, sizes["encoder_layers"], "whisper")
 
     def config_dict(self) -> dict[str, Any]:
         return dict(self.sizes)

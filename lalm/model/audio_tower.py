@@ -65,7 +65,7 @@ class AudioTower(nn.Module):
     @property
     def num_layer_outputs(self) -> int:
         """Layers of one encoder that its states hold side by side on the width, where the encoder gives several."""
-        return getattr(self.encoders[0], "num_layer_outputs", 1) if len(self.encoders) == 1 else 1
+        return cast(AudioEncoder, self.encoders[0]).num_layer_outputs if len(self.encoders) == 1 else 1
 
     @property
     def sample_rate_hz(self) -> int:

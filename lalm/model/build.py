@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from lalm.audio.lengths import Chain, Constant, LengthRule
-from lalm.encoders import build_encoder, load_encoder
+from lalm.encoders import build_encoder, encoder_name, load_encoder
 from lalm.encoders.base import AudioEncoder
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
@@ -22,7 +23,10 @@ from lalm.model.decoder import (
 )
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.processing.processor import LalmProcessor
-from lalm.recipe.schema import Recipe
+from lalm.recipe.encoders import EncoderSection
+from lalm.recipe.known_bases import KNOWN_ENCODERS, KNOWN_FRONT_ENDS, KNOWN_LANGUAGE_MODELS
+from lalm.recipe.schema import LanguageModelSection, Recipe
+from lalm.resources import downloaded_config, is_on_disk
 
 SAMPLED_EMBEDDINGS = 4096
 """Rows of a table that its scale is taken from where the whole table is not what the layers get."""
@@ -111,13 +115,40 @@ def position_rule(recipe: Recipe, tower: AudioTower) -> LengthRule:
 
 
 def build_empty(recipe: Recipe) -> LalmForConditionalGeneration:
-    """The recipe's model on the meta device: all shapes, no weights."""
+    """The recipe's model on the meta device: all shapes, no weights.
+
+    Sizes are those of the bases' own files where they are on this machine, else those of
+    `lalm.recipe.known_bases`. A hub is asked only for a base that neither has.
+    """
     with torch.device("meta"):
-        tower = build_tower(recipe, [build_encoder(section) for section in recipe.encoders])
-        text_config = load_config(recipe.language_model)
+        tower = build_tower(recipe, [build_encoder(section, known_sizes(section)) for section in recipe.encoders])
+        text_config = known_text_config(recipe.language_model) or load_config(recipe.language_model)
         check_packing(text_config, recipe.data.packing)
         config = build_config(recipe, tower, text_config, audio_token_id=text_config.vocab_size)
         return LalmForConditionalGeneration(config, audio_tower=tower)
+
+
+def known_sizes(section: EncoderSection) -> dict[str, Any] | None:
+    """What `build_encoder` takes as configuration of a base that is not on this machine; None: read its own files."""
+    if section.base == "random" or is_on_disk(section.base):
+        return None
+    name = encoder_name(section)
+    if name == "whisper" and (path := downloaded_config(section.base)) is not None:
+        return json.loads(path.read_text(encoding="utf-8"))
+    sizes = KNOWN_ENCODERS.get(section.base)
+    if sizes is None or name in ("whisper", "beats"):
+        return sizes
+    return {"config": sizes, "front_end": KNOWN_FRONT_ENDS.get(section.base, {})}
+
+
+def known_text_config(section: LanguageModelSection) -> Any:
+    """The configuration of a language model that is not on this machine; None: read its own files."""
+    if section.base == "random" or is_on_disk(section.base):
+        return None
+    if (path := downloaded_config(section.base)) is not None:
+        return AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
+    sizes = KNOWN_LANGUAGE_MODELS.get(section.base)
+    return AutoConfig.for_model(**sizes) if sizes else None
 
 
 def default_device() -> torch.device:

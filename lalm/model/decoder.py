@@ -41,7 +41,7 @@ RANDOM_SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 1024,
 }
-"""Sizes of a `base: random` LLaMA, for tests."""
+"""Sizes of a `base: random` model, for tests."""
 
 LORA_GROUPS = {
     "qv": ("q_proj", "v_proj", "query", "value", "q", "v", "query_key_value", "qkv_proj", "Wqkv", "c_attn"),
@@ -89,15 +89,21 @@ def _auto_class(config: PreTrainedConfig) -> type:
 
 
 def random_language_model(section: LanguageModelSection) -> PreTrainedModel:
-    """A LLaMA of `random_sizes` with random weights."""
-    return AutoModelForCausalLM.from_config(
-        random_config(section), attn_implementation=choose_attention(section.attention)
-    )
+    """A model of `random_family` and `random_sizes` with random weights."""
+    config = random_config(section)
+    return _auto_class(config).from_config(config, attn_implementation=choose_attention(section.attention))
 
 
 def random_config(section: LanguageModelSection):
     """The configuration of a `base: random` model."""
-    return AutoConfig.for_model("llama", **{**RANDOM_SIZES, **section.random_sizes}, tie_word_embeddings=True)
+    sizes = {**RANDOM_SIZES, "tie_word_embeddings": True, **section.random_sizes}
+    try:
+        return AutoConfig.for_model(section.random_family, **sizes)
+    except ValueError as error:
+        raise ModelError(
+            f"language_model.random_family {section.random_family!r} is no family of transformers' "
+            "(llama, qwen2, gpt2, opt, t5, ...)"
+        ) from error
 
 
 def load_config(section: LanguageModelSection):

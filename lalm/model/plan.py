@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
@@ -68,8 +69,10 @@ class ModelPlan:
     states_per_second: float
     """Of all encoders together, over `data.max_audio_seconds`."""
     state_width: int
-    positions: dict[int, int]
+    positions: dict[float, int]
     """Seconds of audio -> positions `A` of the decoder."""
+    positions_per_second: float
+    """Over `data.max_audio_seconds`."""
     decoder_width: int
     decoder_layers: int
     vocabulary_size: int
@@ -98,8 +101,12 @@ def plan_model(recipe: Recipe) -> ModelPlan:
     encoders = cast(list[AudioEncoder], list(tower.encoders))
     rule = position_rule(recipe, tower)
     longest = max(1, round(recipe.data.max_audio_seconds))
-    positions = {seconds: rule.count(seconds * tower.sample_rate_hz) for seconds in sorted({1, 10, longest})}
-    parameters = {part: sum(value.numel() for _, value in model.parts()[part]) for part in PARTS}
+    printed = {size.seconds for size in (recipe.system.sizes if recipe.system else ()) if size.seconds is not None}
+    positions = {
+        seconds: rule.count(round(seconds * tower.sample_rate_hz)) for seconds in sorted({1, 10, longest} | printed)
+    }
+    sizes = {part: {name: value.numel() for name, value in model.parts()[part]} for part in PARTS}
+    parameters = {part: sum(named.values()) for part, named in sizes.items()}
     max_positions = getattr(text_config, "max_position_embeddings", None)
     dtype = choose_dtype(recipe.language_model.dtype)
     return ModelPlan(
@@ -117,14 +124,15 @@ def plan_model(recipe: Recipe) -> ModelPlan:
         states_per_second=tower.length_rule.count(longest * tower.sample_rate_hz) / longest,
         state_width=tower.width,
         positions=positions,
+        positions_per_second=positions[longest] / longest,
         decoder_width=text_config.hidden_size,
         decoder_layers=text_config.num_hidden_layers,
         vocabulary_size=text_config.vocab_size,
         max_positions=max_positions,
         dtype=str(dtype).removeprefix("torch."),
         parameters=parameters,
-        stages=tuple(_plan_stage(recipe, stage, parameters, text_config, dtype) for stage in recipe.stages),
-        problems=tuple(_problems(recipe, positions[longest], max_positions, parameters)),
+        stages=tuple(_plan_stage(recipe, stage, sizes, text_config, dtype) for stage in recipe.stages),
+        problems=tuple(_problems(recipe, positions[longest], max_positions, sizes)),
     )
 
 
@@ -147,10 +155,11 @@ def build_without_weights(recipe: Recipe) -> LalmForConditionalGeneration:
 
 
 def _plan_stage(
-    recipe: Recipe, stage: StageSection, parameters: dict[str, int], text_config: Any, dtype: torch.dtype
+    recipe: Recipe, stage: StageSection, sizes: dict[str, dict[str, int]], text_config: Any, dtype: torch.dtype
 ) -> StagePlan:
     rates = stage.learning_rates.model_dump()
-    trained = {part: parameters[part] for part in PARTS if rates[part] is not None}
+    trained = {part: _num_chosen(stage, part, sizes[part]) for part in PARTS if rates[part] is not None}
+    parameters = {part: sum(named.values()) for part, named in sizes.items()}
     num_trained = sum(trained.values())
     return StagePlan(
         name=stage.name,
@@ -161,6 +170,12 @@ def _plan_stage(
         activation_bytes=_activation_bytes(stage, text_config, dtype)
         + _block_bytes(stage, recipe.language_model.cross_attention, text_config),
     )
+
+
+def _num_chosen(stage: StageSection, part: str, sizes: dict[str, int]) -> int:
+    """Parameters of a part that train: all, or those whose names match a pattern of `only`."""
+    patterns = cast("dict[str, tuple[str, ...]]", stage.only).get(part, ("*",))
+    return sum(size for name, size in sizes.items() if any(fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def _bytes_each(part: str, recipe: Recipe, rates: dict[str, float | None], dtype: torch.dtype) -> float:
@@ -190,7 +205,7 @@ def _block_bytes(stage: StageSection, section: CrossAttentionSection | None, tex
     return stage.micro_batch_tokens * count * widths * FLOAT32_BYTES
 
 
-def _problems(recipe: Recipe, longest: int, max_positions: int | None, parameters: dict[str, int]) -> list[str]:
+def _problems(recipe: Recipe, longest: int, max_positions: int | None, sizes: dict[str, dict[str, int]]) -> list[str]:
     found = []
     needed = longest + recipe.data.max_text_tokens
     if max_positions is not None and needed > max_positions:
@@ -203,6 +218,13 @@ def _problems(recipe: Recipe, longest: int, max_positions: int | None, parameter
         found.append("a clip of data.max_audio_seconds gives no audio position. Use a smaller window in the projector.")
     for number, stage in enumerate(recipe.stages):
         for part, rate in stage.learning_rates.model_dump().items():
-            if rate is not None and part in parameters and not parameters[part]:
+            if rate is not None and part in sizes and not sizes[part]:
                 found.append(f"stages[{number}].learning_rates.{part}: this model has no parameters in that part.")
+        for part, patterns in stage.only.items():
+            found += [
+                f"stages[{number}].only.{part}: no parameter is named like '{pattern}'. The part's first names: "
+                f"{', '.join([*sizes[part]][:3])}"
+                for pattern in patterns
+                if not any(fnmatchcase(name, pattern) for name in sizes[part])
+            ]
     return found

@@ -118,7 +118,7 @@ class PromptAssembler:
             num_positions: audio positions `A` of each clip, in order.
             add_generation_prompt: end where the model's answer begins.
             max_text_tokens: most ids that are not audio. Only the text of the closing answer is ever shortened.
-            train_on_inputs: supervise all text but the BOS token.
+            train_on_inputs: supervise all text but the first token (the BOS token, where there is one).
 
         Raises:
             DataError: if clips and their places differ in number, a clip has no positions, or the prompt leaves no
@@ -185,8 +185,7 @@ class PromptAssembler:
             has_loss = piece.supervised or (train_on_inputs and not piece.is_audio)
             ids += piece.ids
             labels += piece.ids if has_loss else [IGNORED] * len(piece.ids)
-        if self.bos_token_id is not None:
-            labels[0] = IGNORED
+        labels[:1] = [IGNORED] * len(labels[:1])  # nothing stands before it, whether it is a BOS token or text
         return Encoded(ids, labels, audio_spans, truncated, sum(label != IGNORED for label in labels))
 
 

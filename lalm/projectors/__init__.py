@@ -18,6 +18,7 @@ PROJECTORS = {
     "conformer": "lalm.projectors.conformer:ConformerProjector",
     "transformer": "lalm.projectors.transformer:TransformerProjector",
     "aggregator": "lalm.projectors.aggregator:AggregatorProjector",
+    "tltr": "lalm.projectors.tltr:TltrProjector",
     "branches": "lalm.projectors.branches:BranchesProjector",
 }
 

@@ -1,7 +1,8 @@
-"""Conformer layers, then a linear layer: a position for each encoder step (SALM, arXiv 2310.09424, as NeMo ships it).
+"""Conformer layers, then a linear layer: a position for each step, or stack of steps (SALM, arXiv 2310.09424).
 
-The layers are transformers' Parakeet blocks (attention with relative positions). Their batch norm is replaced by a
-layer norm over channels: statistics of a padded batch would make a clip's positions depend on its neighbours.
+Sizes are those of NeMo's version. The layers are transformers' Parakeet blocks (attention with relative positions).
+Their batch norm is replaced by a layer norm over channels: statistics of a padded batch would make a clip's positions
+depend on its neighbours.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from torch import Tensor, nn
 from transformers.models.parakeet.configuration_parakeet import ParakeetEncoderConfig
 from transformers.models.parakeet.modeling_parakeet import ParakeetEncoderBlock, ParakeetEncoderRelPositionalEncoding
 
-from lalm.projectors.base import Projector, step_mask
+from lalm.projectors.base import Projector, into_windows, step_mask
 
 
 class ConformerProjector(Projector):
-    """Linear to the layers' width, scaled by its square root, the layers, linear to the decoder."""
+    """Steps stacked, linear to the layers' width, scaled by its square root, the layers, linear to the decoder."""
 
     def __init__(
         self,
@@ -27,6 +28,7 @@ class ConformerProjector(Projector):
         kernel_size: int,
         feed_forward_factor: int,
         dropout: float,
+        stack_steps: int,
     ):
         super().__init__()
         if hidden_size % num_heads:
@@ -40,7 +42,8 @@ class ConformerProjector(Projector):
             attention_dropout=dropout,
         )
         config._attn_implementation = "eager"  # the relative positions are an additive mask
-        self.to_hidden = nn.Linear(encoder_width, hidden_size)
+        self.stack_steps = stack_steps
+        self.to_hidden = nn.Linear(stack_steps * encoder_width, hidden_size)
         self.scale = hidden_size**0.5
         self.positions = ParakeetEncoderRelPositionalEncoding(config)
         self.layers = nn.ModuleList(ParakeetEncoderBlock(config, number) for number in range(num_layers))
@@ -53,13 +56,15 @@ class ConformerProjector(Projector):
         return self.to_decoder
 
     def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
-        is_real = step_mask(num_steps, states.shape[1])
-        hidden = self.to_hidden(states.masked_fill(~is_real[..., None], 0)) * self.scale
+        stacked, is_filled = into_windows(states, num_steps, self.stack_steps)
+        num_positions = is_filled.any(dim=2).sum(dim=1)
+        is_real = step_mask(num_positions, stacked.shape[1])
+        hidden = self.to_hidden(stacked.flatten(2)) * self.scale
         visible = (is_real[:, :, None] & is_real[:, None, :])[:, None]
         relative = self.positions(hidden)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask=visible, position_embeddings=relative)
-        return self.to_decoder(hidden) * is_real[..., None], num_steps
+        return self.to_decoder(hidden) * is_real[..., None], num_positions
 
 
 class _ChannelNorm(nn.LayerNorm):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lalm.recipe.base import Section
 
@@ -16,11 +16,20 @@ class EncoderSection(Section):
     """A folder, a file, a hub name, `package:NAME` (weights carried by a package), or `random` (tests)."""
     layers: Literal["last", "weighted"] | tuple[int, ...] = "last"
     """The last layer, a learned weighted sum of all (SpeechVerse; trained with the projector, at its learning rate), or
-    a mean of some, counted from 0 = the output of the first block."""
+    some, counted from 0 = the output of the first block."""
+    layers_as: Literal["mean", "separate"] = "mean"
+    """What a list of `layers` becomes: their mean, or a state of its own each, in the order of the list, for a
+    projector that reads several (GAMA's aggregator, LTU-AS's)."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """How a frozen encoder computes; `auto`: bfloat16 where the machine multiplies in it, else float32."""
     random_sizes: dict[str, int | float | str | bool | tuple[int, ...]] = Field(default_factory=dict)
     """With `base: random`: sizes for the encoder's own transformers configuration."""
+
+    @model_validator(mode="after")
+    def _has_layers_to_separate(self) -> EncoderSection:
+        if self.layers_as == "separate" and (not isinstance(self.layers, tuple) or len(self.layers) < 2):
+            raise ValueError("layers_as: separate needs `layers` to be a list of at least two")
+        return self
 
 
 class WhisperSection(EncoderSection):

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from lalm.errors import RecipeError
 from lalm.recipe.problems import Place, describe_problems, spell
 from lalm.recipe.schema import Recipe
+from lalm.recipe.tiny import tiny_twin
 from lalm.resources import list_shipped, shipped
 
 EXTENDS = "extends"
@@ -46,20 +47,27 @@ class _Source:
     """Place -> "(line 12)", with the file where it is not the one that was asked for, or the override."""
 
 
-def load_recipe(recipe: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(recipe: str | os.PathLike[str], overrides: Sequence[str] = (), *, tiny: bool = False) -> Recipe:
     """Reads a recipe by path, by the name of a shipped one (`quickstart`), or from a run folder.
 
     Args:
         overrides: `a.b=value`, the value read as YAML. An item of a list is named by its number or its `name`:
             `stages[0].steps=5`, `stages.0.steps=5` and `stages.align.steps=5` are the same.
+        tiny: the recipe's tiny twin (`lalm.recipe.tiny`), which the overrides then change.
 
     Raises:
         RecipeError: if there is no such recipe, it is no YAML, or anything in it is not accepted; one line a problem.
     """
     path = find_recipe(recipe)
     source = _read(path, ())
+    if tiny:
+        source = _Source(tiny_twin(_validate(path, source)))
     for text in overrides:
         _apply_override(source, text)
+    return _validate(path, source)
+
+
+def _validate(path: Path, source: _Source) -> Recipe:
     try:
         return Recipe.model_validate(source.value)
     except ValidationError as error:

@@ -59,5 +59,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         # whose eight patches over frequency are averaged in the last layer only. 96 positions for 10.24 s.
         "gama": {"queries": 32, "num_layers": 12, "cross_attention_every": 2, "pool_steps": 8, "num_taps": 2},
     },
+    "tltr": {
+        # LTU-AS (C): all 32 layers of Whisper-large, 20 steps averaged. 25 positions for 10 s.
+        "ltu_as": {"layers_read": 32, "pool_steps": 20, "num_heads": 8, "feed_forward_factor": 4},
+    },
 }
 """Projector -> preset -> the fields that it sets."""

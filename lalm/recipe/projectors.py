@@ -159,6 +159,8 @@ class ConformerSection(ProjectorSection):
     """Of the depthwise convolution; odd."""
     feed_forward_factor: int = Field(default=4, gt=0)
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    stack_steps: int = Field(default=1, gt=0)
+    """Steps that are put side by side before the layers, where the encoder is faster than the decoder needs."""
 
     @model_validator(mode="after")
     def _is_centred(self) -> ConformerSection:
@@ -167,7 +169,7 @@ class ConformerSection(ProjectorSection):
         return self
 
     def length_rule(self) -> LengthRule:
-        return Chain()
+        return Windows(size=self.stack_steps)
 
 
 class TransformerSection(ProjectorSection):
@@ -222,6 +224,27 @@ class AggregatorSection(ProjectorSection):
         return Parallel(rules=rules, join="sum")
 
 
+class TltrSection(ProjectorSection):
+    """Time and layer-wise transformer over every layer of one encoder (Whisper-AT, arXiv 2307.03183; LTU-AS,
+    2309.14405). The encoder gives `layers_read` layers, each as a state of its own."""
+
+    name: Literal["tltr"] = "tltr"
+    preset: Literal["ltu_as"] | None = None
+    layers_read: int = Field(default=32, gt=1)
+    pool_steps: int = Field(default=20, gt=0)
+    """Steps that are averaged into one position."""
+    num_heads: int = Field(default=8, gt=0)
+    feed_forward_factor: int = Field(default=4, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def num_layer_inputs(self) -> int:
+        return self.layers_read
+
+    def length_rule(self) -> LengthRule:
+        return Windows(size=self.pool_steps)
+
+
 BranchOptions = Annotated[
     QFormerSection
     | MlpSection
@@ -231,7 +254,8 @@ BranchOptions = Annotated[
     | MapperSection
     | ConformerSection
     | TransformerSection
-    | AggregatorSection,
+    | AggregatorSection
+    | TltrSection,
     Field(discriminator="name"),
 ]
 
@@ -277,6 +301,7 @@ ProjectorOptions = Annotated[
     | ConformerSection
     | TransformerSection
     | AggregatorSection
+    | TltrSection
     | BranchesSection,
     Field(discriminator="name"),
 ]

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from lalm.recipe.base import Section
 from lalm.recipe.encoders import EncoderOptions, JoinSection
 from lalm.recipe.projectors import ProjectorOptions
+from lalm.recipe.system import SystemSection
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -66,7 +67,10 @@ class LanguageModelSection(Section):
     cross_attention: CrossAttentionSection | None = None
     """How audio enters: at positions of its own among the text (null), or by cross-attention blocks, which train with
     the projector; a clip is then one position."""
-    random_sizes: dict[str, int] = Field(default_factory=dict)
+    random_family: str = "llama"
+    """With `base: random`: transformers' name of the family (`model_type`)."""
+    random_sizes: dict[str, int | float | str | bool] = Field(default_factory=dict)
+    """With `base: random`: sizes for the family's own configuration."""
 
 
 class SourceSection(Section):
@@ -325,6 +329,8 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     description: str = ""
+    system: SystemSection | None = None
+    """The published system that this recipe rebuilds."""
     seed: int = Field(default=0, ge=0)
     encoders: tuple[EncoderOptions, ...] = Field(min_length=1)
     join: JoinSection = Field(default_factory=JoinSection)
@@ -373,6 +379,9 @@ class Recipe(Section):
                 problems.append(f"stages[{i}].learning_rates.lora: language_model.lora is null, nothing to train")
             if stage.learning_rates.language_model is not None and self.language_model.quantisation != "none":
                 problems.append(f"stages[{i}].learning_rates.language_model: a quantised model cannot be trained whole")
+        for i, size in enumerate(self.system.sizes if self.system else ()):
+            if size.stage is not None and size.stage not in names:
+                problems.append(f"system.sizes[{i}].stage: '{size.stage}' is no stage ({', '.join(names)})")
         problems += self._question_problems()
         if self.language_model.cross_attention is not None:
             problems += [

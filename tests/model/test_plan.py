@@ -55,6 +55,36 @@ def test_lora_on_layers_that_do_not_exist_is_refused():
         plan_model(load_recipe("tiny", ["language_model.lora.targets=[zzz]"]))
 
 
+def test_a_stage_counts_what_its_patterns_let_through():
+    plan = plan_model(load_recipe("tiny", ["stages.align.only={projector: ['*.to_decoder.*']}"]))
+    assert plan.stages[0].trained == {"projector": 16 * 32 + 32}
+    assert plan.stages[0].gradient_bytes == 4 * (16 * 32 + 32)
+    assert not plan.problems
+
+
+def test_a_pattern_that_names_nothing_is_a_problem():
+    (problem,) = plan_model(load_recipe("tiny", ["stages.align.only={projector: ['*.zzz']}"])).problems
+    assert "stages[0].only.projector: no parameter is named like '*.zzz'" in problem
+
+
+@pytest.mark.parametrize(("family", "count"), [("gpt2", 2), ("t5", 4)])
+def test_a_random_language_model_is_of_the_family_that_is_asked_for(family, count):
+    sizes = "{n_embd: 32, n_layer: 2, n_head: 4}" if family == "gpt2" else "{d_model: 32, d_kv: 8, d_ff: 64}"
+    recipe = load_recipe(
+        "tiny",
+        [f"language_model.random_family={family}", f"language_model.random_sizes={sizes}", "data.packing=none"],
+    )
+    model, _ = build_model(recipe)
+    assert model.language_model.config.model_type == family
+    lora = {name.split(".lora_A")[0] for name, _ in model.parts()["lora"] if ".lora_A" in name}
+    assert len(lora) >= count
+
+
+def test_a_family_that_does_not_exist_is_refused():
+    with pytest.raises(ModelError, match=r"random_family 'lama' is no family of transformers' \(llama, qwen2"):
+        plan_model(load_recipe("tiny", ["language_model.random_family=lama"]))
+
+
 def test_audio_longer_than_the_language_model_takes_is_a_problem():
     (problem,) = plan_model(load_recipe("tiny", ["data.max_audio_seconds=600"])).problems
     assert "data.max_audio_seconds = 600 takes" in problem

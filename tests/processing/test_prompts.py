@@ -134,6 +134,13 @@ def test_training_on_inputs_leaves_out_audio_and_bos():
     assert ignored == [processor.tokenizer.bos_token_id, *[processor.audio_token_id] * 3]
 
 
+def test_training_on_inputs_leaves_out_the_first_token_where_there_is_no_bos():
+    processor = processor_of("byte_level", "chatml")
+    encoded = processor.encode_turns([user("Hi"), assistant("dog")], [3], train_on_inputs=True)
+    assert encoded.labels[0] == IGNORED
+    assert encoded.labels[1] == encoded.input_ids[1]
+
+
 @pytest.mark.parametrize("template", ["alpaca", "chatml", "llama2", "plain", "vicuna"])
 def test_truncation_shortens_the_closing_answer_only(template):
     processor = processor_of("byte_level", template)

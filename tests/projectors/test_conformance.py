@@ -32,7 +32,10 @@ SMALL = {
     ],
     "perceiver": [{"latents": 5, "num_layers": 2, "hidden_size": 16, "num_heads": 4}],
     "mapper": [{"prefix_length": 3, "num_layers": 2, "num_heads": 4}],
-    "conformer": [{"num_layers": 2, "hidden_size": 16, "num_heads": 2, "kernel_size": 5}],
+    "conformer": [
+        {"num_layers": 2, "hidden_size": 16, "num_heads": 2, "kernel_size": 5},
+        {"num_layers": 1, "hidden_size": 16, "num_heads": 2, "kernel_size": 3, "stack_steps": 3},
+    ],
     "transformer": [
         {"num_layers": 2, "hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "dropout": 0.0},
         {"num_layers": 1, "num_heads": 3, "intermediate_size": 32, "dropout": 0.0},
@@ -41,6 +44,7 @@ SMALL = {
         {"queries": 3, **TINY_BERT, "pool_steps": 4, "soft_prompt": 2},
         {"queries": 1, **TINY_BERT, "pool_steps": 1, "num_taps": 1},
     ],
+    "tltr": [{"layers_read": 4, "pool_steps": 3, "num_heads": 3}, {"layers_read": 2, "pool_steps": 1, "num_heads": 2}],
     "branches": [
         {"branches": [{"name": "qformer", "window_steps": 5, **TINY_BERT}, {"name": "linear", "pool_steps": 3}]},
         {

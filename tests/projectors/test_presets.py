@@ -69,6 +69,8 @@ def test_an_unknown_preset_is_refused():
         ("linear", "llark", 4800, 4096, 0, 4800 * 4096 + 4096),
         # 768 -> 768 -> 768 -> 4096 with gates, bottleneck of 512, norm.
         ("conv", "blsp", 768, 4096, 0, 2 * 768 * 1536 * 5 + 768 * 8192 * 5 + 2 * 4096 * 512),
+        # LTU-AS: 48.8 M trained with its LoRA.
+        ("tltr", "ltu_as", 1280, 4096, LORA_7B, 48.8e6),
         ("mlp", "slam_llm", 1280, 4096, 0, 5 * 1280 * 2048 + 2048 + 2048 * 4096 + 4096),
     ],
 )
@@ -88,6 +90,7 @@ def test_sizes_are_the_published_ones(name, preset, encoder_width, decoder_width
         ("mlp", "slam_llm", 1500, 300),
         ("mapper", "pengi", 1, 40),
         ("conformer", "salm", 125, 125),
+        ("tltr", "ltu_as", 500, 25),
         ("linear", "qwen_audio", 500, 250),
     ],
 )

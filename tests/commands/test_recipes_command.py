@@ -1,0 +1,102 @@
+"""`lalm recipes` and `lalm check` on the systems that come with lalm, with no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lalm.cli import app
+from lalm.commands.recipes import shipped_recipes, systems_markdown
+from lalm.data.records import Record, Turn, write_records
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch, tmp_path):
+    """Whoever asks the network fails, no model was downloaded before, and no data is here."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError(f"the network was asked: {args}")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+
+
+def shown(*arguments: str, status: int = 0) -> str:
+    result = CliRunner().invoke(app, [*arguments], env={"COLUMNS": "300"}, catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_the_list_has_a_row_for_every_system():
+    text = shown("recipes", "list")
+    own, systems = text.split("Published systems")
+    assert "quickstart" in own
+    row = next(line for line in systems.splitlines() if "salmonn_13b" in line)
+    for cell in ("SALMONN 13B", "2023", "whisper (openai/whisper-large-v2)", "qformer", "lmsys/vicuna-13b-v1.1",
+                 "projector, lora", "pretrain, instruct, activate", "arXiv 2310.13289"):  # fmt: skip
+        assert cell in row
+    assert "transformer, cross-attention" in next(line for line in systems.splitlines() if "audio_flamingo " in line)
+    years = [recipe.system.year for recipe in shipped_recipes() if recipe.system]
+    assert years == sorted(years)
+
+
+def test_check_passes_for_a_system_whose_records_are_not_here():
+    text = shown("check", "salmonn_7b")
+    for words in (
+        "The records are yours to give: data.folder=FOLDER with asr.jsonl, captions.jsonl",
+        "2.93 for a second of audio",
+        "88 for 30 s",
+        "positions of 30 s",
+        "code: windows of 17 steps",
+        "+0.0%",
+        "The recipe can be trained.",
+    ):
+        assert words in text
+
+
+def test_check_refuses_a_folder_that_lacks_a_file(tmp_path):
+    turns = (Turn(role="user", content="What?"), Turn(role="assistant", content="That."))
+    write_records(tmp_path / "mine" / "asr.jsonl", [Record(id="r", turns=turns)])
+    text = shown("check", "salmonn_7b", "data.folder=mine", status=2)
+    assert "mine/captions.jsonl: no such file of records" in text
+    assert "mine/asr.jsonl" not in text
+
+
+def test_check_shows_why_a_size_differs():
+    text = shown("check", "audio_flamingo")
+    assert "ours counts CLAP's 27.5 M" in text
+    assert "+2.3%" in text
+
+
+def test_a_twin_is_checked_and_shown():
+    assert "The recipe can be trained." in shown("check", "pengi", "--tiny")
+    text = shown("recipes", "show", "pengi", "--tiny")
+    assert "name: tiny_pengi" in text
+    assert "random_family: gpt2" in text
+
+
+def test_the_readme_has_the_table_of_systems():
+    assert systems_markdown(shipped_recipes()) in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_twin_trains_on_what_is_invented_and_on_what_is_given(tmp_path):
+    result = CliRunner().invoke(app, ["train", "pengi", "--tiny"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "data/tiny/pengi: clips of noise and records about them were invented." in result.output
+    assert (tmp_path / "runs/tiny_pengi/trained.safetensors").is_file()
+    result = CliRunner().invoke(app, ["train", "pengi", "--tiny"], catch_exceptions=False)
+    assert "invented" not in result.output
+
+
+@pytest.mark.slow
+def test_sizes_lists_every_figure_of_a_paper():
+    text = shown("recipes", "sizes")
+    for name in ("salmonn_13b", "ltu_as", "speechverse"):
+        assert name in text
+    assert "33,000,000" in text
