@@ -55,6 +55,8 @@ class QFormerSection(ProjectorSection):
     intermediate_size: int = Field(default=3072, gt=0)
     cross_attention_every: int = Field(default=1, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    input_norm: Literal["joined", "each"] = "joined"
+    """One LayerNorm over the states of all encoders, or one for each encoder (SALMONN)."""
     reads_question: bool = False
     """Queries and question attend to one another, so that the queries look for what is asked (InstructBLIP, arXiv
     2305.06500). The question is the text of the turn that the clip stands in."""
