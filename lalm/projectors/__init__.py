@@ -46,7 +46,7 @@ def build_projector(
             f"the projector reads {section.num_layer_inputs} layers of the encoder, each as a state of its own, but "
             f"{num_layers_given} arrive"
         )
-    options = section.model_dump(exclude={"preset"})
+    options = section.model_dump(exclude={"preset", "base"})
     module, _, name = PROJECTORS[options.pop("name")].partition(":")
     projector = getattr(import_module(module), name)
     if isinstance(section, BranchesSection):

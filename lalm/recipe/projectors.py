@@ -75,6 +75,8 @@ class MlpSection(ProjectorSection):
     """Frame stacking and an MLP (SLAM-LLM): `stack_steps` neighbours side by side, then two linear layers."""
 
     name: Literal["mlp"] = "mlp"
+    base: str | None = None
+    """A whole audio language model whose projector this is at the start (`base:` of a recipe); random by default."""
     preset: Literal["slam_llm"] | None = None
     stack_steps: int = Field(default=5, gt=0)
     hidden_size: int = Field(default=2048, gt=0)
@@ -91,6 +93,8 @@ class LinearSection(ProjectorSection):
     """One linear layer over averaged steps: MusiLingo (arXiv 2309.08730), LLark (2310.07160), LTU (2305.10790)."""
 
     name: Literal["linear"] = "linear"
+    base: str | None = None
+    """A whole audio language model whose projector this is at the start (`base:` of a recipe); random by default."""
     preset: Literal["ltu", "musilingo", "llark", "qwen_audio"] | None = None
     pool_steps: int = Field(default=1, gt=0)
     """Steps that are averaged into one position."""
