@@ -27,6 +27,7 @@ FLOORS = {
     "lalm.data": 5,
     "lalm.model": 5,
     "lalm.inference": 6,
+    "lalm.conversion": 6,
     "lalm.auto": 6,
     "lalm": 7,
     "lalm.training": 8,

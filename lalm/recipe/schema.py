@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from lalm.recipe.audio_language_models import take_base
 from lalm.recipe.base import Section
 from lalm.recipe.encoders import EncoderOptions, JoinSection
 from lalm.recipe.projectors import ProjectorOptions
@@ -357,6 +358,9 @@ class Recipe(Section):
     """The folder of a finished run whose weights the first stage starts from."""
     init_parts: tuple[PartName, ...] = ()
     """The parts that `init` brings: filled in when training starts, no setting of yours."""
+    base: str | None = None
+    """A whole audio language model (a folder or a hub name) in place of encoders, projector and language model, which
+    it is turned into when the recipe is read; see `lalm.recipe.audio_language_models`."""
     encoders: tuple[EncoderOptions, ...] = Field(min_length=1)
     join: JoinSection = Field(default_factory=JoinSection)
     projector: ProjectorOptions
@@ -368,6 +372,11 @@ class Recipe(Section):
     output: OutputSection = Field(default_factory=OutputSection)
     deepspeed: dict[str, Any] | None = None
     """Merged last over the settings that are generated from this recipe."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_base(cls, value: Any) -> Any:
+        return take_base(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:

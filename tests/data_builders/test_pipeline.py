@@ -19,7 +19,6 @@ from lalm.audio.io import load_audio, probe_audio
 from lalm.data.records import read_records
 from lalm.errors import AudioError, DataError
 
-
 TOLD = ("told_question", "emotion", "pair_speaker", "event_order", "tempo_bpm", "musical_key")
 """Asked of what corpora tell."""
 
