@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from lalm.errors import MissingPackageError, ModelError
 from lalm.model.attention_mask import MASKED_LAYERS
 from lalm.model.grouped_attention import attend_in_groups, why_not_grouped
+from lalm.model.whole_models import is_whole_model, language_model_of
 from lalm.recipe.schema import LanguageModelSection, LoraSection
 from lalm.resources import cache_folder, file_fingerprint, find_base
 
@@ -72,7 +73,11 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
     if section.quantisation != "none":
         options["quantization_config"] = _quantisation(section.quantisation, dtype)
     try:
-        model = _auto_class(load_config(section)).from_pretrained(folder, **options)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if is_whole_model(config):
+            model = language_model_of(config, folder, options)
+        else:
+            model = _auto_class(config).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be loaded: {error}") from error
     _choose_grouped(model, section.attention)
@@ -113,9 +118,10 @@ def load_config(section: LanguageModelSection):
     if section.base == "random":
         return random_config(section)
     try:
-        return AutoConfig.from_pretrained(language_model_folder(section.base), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(language_model_folder(section.base), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be read: {error}") from error
+    return config.text_config if is_whole_model(config) else config
 
 
 def load_tokenizer(section: LanguageModelSection) -> PreTrainedTokenizerBase:
