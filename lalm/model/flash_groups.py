@@ -57,7 +57,7 @@ class _FlashGroups(torch.autograd.Function):
         out = merged.to(q.dtype).transpose(1, 2).unflatten(1, split)
         gradient = gradient.to(q.dtype).transpose(1, 2).unflatten(1, split)
         dq = torch.zeros_like(q, memory_format=torch.contiguous_format)
-        dk, dv = (torch.zeros(item.shape, dtype=q.dtype) for item in (key, value))
+        dk, dv = (item.new_zeros(item.shape, dtype=q.dtype) for item in (key, value))
         for group in ctx.rows.groups:
             row = group.row
             for queries, keys, is_causal in _pieces(group):

@@ -82,9 +82,9 @@ def grouped_inputs(
     changes. The mask that is handed on is never read: transformers makes none if it gets one with four dimensions.
     Its NaN would show in the loss of a family that loses `packed_rows` on the way.
     """
-    if group_ids is None and (attention_mask is None or attention_mask.ndim != 2):
-        return {"attention_mask": attention_mask}
     if group_ids is None:
+        if attention_mask is None or attention_mask.ndim != 2:
+            return {"attention_mask": attention_mask}
         group_ids, branch_ids = torch.where(attention_mask.bool(), 0, PADDING), None
     unread = torch.full((1, 1, 1, 1), torch.nan, dtype=dtype, device=group_ids.device)
     return {"attention_mask": unread, "packed_rows": PackedRows.of(group_ids, branch_ids, position_ids)}
@@ -117,7 +117,7 @@ def grouped_attention(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window is not None and sliding_window < packed_rows.reach else None
     is_plain = window is None and dropout == 0.0 and query.shape[-1] == value.shape[-1]
-    if query.device.type == "cpu" and is_plain:
+    if query.device.type in ("cpu", "meta") and is_plain:  # on meta tensors memory is estimated
         return flash_groups(query, key, value, packed_rows, scaling), None
     return padded_groups(query, key, value, packed_rows, scaling, dropout=dropout, window=window), None
 

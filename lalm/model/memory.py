@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from lalm.encoders.base import AudioEncoder
+from lalm.model.grouped_attention import grouped_inputs, is_grouped
 from lalm.model.loss import losses_in_chunks
 from lalm.model.modeling import LalmForConditionalGeneration, fresh_projector
 
@@ -126,12 +127,16 @@ def _count_decoder(model: LalmForConditionalGeneration, shape: BatchShape, *, ha
         else:
             if model.cross_attention is not None:
                 _set_context(model, shape)
-            mask = torch.empty(shape.rows, 1, *[shape.row_positions] * 2, dtype=table.dtype, device=META)
+            if is_grouped(language_model):
+                seen = grouped_inputs(_groups_of(shape), None, None, None, table.dtype)
+            else:
+                mask = torch.empty(shape.rows, 1, *[shape.row_positions] * 2, dtype=table.dtype, device=META)
+                seen = {"attention_mask": mask}
             places = torch.empty(*size, dtype=torch.long, device=META)
             if language_model.is_activation_checkpointing and not has_gradient:
                 embeds.requires_grad_()
             hidden = model.get_decoder()(
-                inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=False
+                inputs_embeds=embeds, position_ids=places, use_cache=False, **seen
             ).last_hidden_state
             used = hidden.flatten(0, 1)[: min(shape.supervised, shape.positions)]
             targets = torch.empty(len(used), dtype=torch.long, device=META)
@@ -143,6 +148,13 @@ def _count_decoder(model: LalmForConditionalGeneration, shape: BatchShape, *, ha
             loss.backward()
         del loss, embeds
     return count.cost()
+
+
+def _groups_of(shape: BatchShape) -> Tensor:
+    """`[rows, row_positions]`: as many groups in each row as it has clips, all alike."""
+    num_groups = max(1, shape.clips // shape.rows)
+    places = torch.arange(shape.row_positions) * num_groups // shape.row_positions
+    return places.expand(shape.rows, -1)
 
 
 def _set_context(model: LalmForConditionalGeneration, shape: BatchShape) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from lalm.model.build import position_rule
-from lalm.model.decoder import choose_attention, choose_dtype, decoder_layers
+from lalm.model.decoder import choose_dtype, decoder_layers, set_attention
 from lalm.model.memory import BatchShape, PassCost, count_pass
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.model.plan import build_without_weights
@@ -80,7 +80,7 @@ def plan_memory(
         ModelError: if a base cannot be found, or parts do not fit together.
     """
     model = build_without_weights(recipe)
-    model.language_model.set_attn_implementation(choose_attention(recipe.language_model.attention))
+    set_attention(model.language_model, recipe.language_model.attention)
     found = []
     counted = {} if counted is None else counted
     for stage in recipe.stages:
@@ -104,7 +104,8 @@ def assumed_shape(recipe: Recipe, stage: StageSection, model: LalmForConditional
     records = max(1, stage.micro_batch_tokens // (audio + TEXT_POSITIONS))
     records = min(records, stage.batch_records)
     positions = records * (audio + TEXT_POSITIONS)
-    rows = records if recipe.data.packing == "none" else math.ceil(positions / max(ROW_POSITIONS, audio))
+    rows = 1 if model.packs_in_one_row else math.ceil(positions / max(ROW_POSITIONS, audio))
+    rows = records if recipe.data.packing == "none" else rows
     return BatchShape(
         rows=rows,
         row_positions=math.ceil(positions / rows),

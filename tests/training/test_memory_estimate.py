@@ -39,6 +39,7 @@ CASES = {
     "eager": ["language_model.attention=eager"],
     "sdpa": ["language_model.attention=sdpa"],
     "bfloat16": ["language_model.attention=sdpa", "language_model.dtype=bfloat16"],
+    "grouped": ["language_model.attention=grouped"],
     "checkpointing": ["language_model.attention=eager", "stages.instruct.gradient_checkpointing=true"],
     "rows": ["data.packing=none"],
     "adapter alone": ["stages.instruct.learning_rates={lora: 0.01}"],
@@ -60,7 +61,7 @@ def make(tmp_path):
         recipe = tiny_curriculum(tmp_path, "run", "salmonn", *SMALL, *overrides)
         model, processor = build_model(recipe)
         clips = open_clips(recipe, processor.sampling_rate)
-        data = build_stage_data(recipe, 1, processor, clips)
+        data = build_stage_data(recipe, 1, processor, clips, in_one_row=model.packs_in_one_row)
         enter_stage(model, recipe.stages[1])
         if recipe.stages[1].gradient_checkpointing:
             model.activation_checkpointing_enable()
