@@ -52,12 +52,13 @@ def check(
 
     machines = [parse_machine(text) for text in machine or ()]
     plan = plan_model(loaded)
-    options = {"live_encoder": not caches_states(loaded), "shapes": None if missing else batch_shapes(loaded)}
+    shapes = None if missing else batch_shapes(loaded)
+    options = {"live_encoder": not caches_states(loaded), "shapes": shapes}
     comparisons = compare_sizes(loaded, plan)
     console = Console()
     console.print(f"[bold]{loaded.name}[/bold]  {loaded.description}\n", highlight=False)
     memory = plan_memory(loaded, **options)
-    tables = [rates_table(plan), parts_table(plan), stages_table(loaded, memory, plan.dtype)]
+    tables = [rates_table(plan), parts_table(plan), stages_table(loaded, memory, plan.dtype, knows_data=bool(shapes))]
     tables += [machines_table(MachinePlanner(loaded, **options), machines)] if machines else []
     for table in [*tables, *([sizes_table({loaded.name: comparisons})] if comparisons else [])]:
         console.print(table)
@@ -161,11 +162,12 @@ def sizes_table(comparisons: dict[str, list[SizeComparison]]) -> Table:
     return table
 
 
-def stages_table(recipe: Recipe, memory: Sequence[StageMemory], dtype: str) -> Table:
+def stages_table(recipe: Recipe, memory: Sequence[StageMemory], dtype: str, *, knows_data: bool) -> Table:
     """Length of each stage, its largest micro-batch, and an estimate of the memory that it takes."""
     from rich.table import Table
 
-    table = Table(title=f"Stages (estimated memory of one process in MiB; frozen weights in {dtype})")
+    batches = "the data's largest micro-batch" if knows_data else "a micro-batch full of the longest clips"
+    table = Table(title=f"Stages (estimated memory of one process in MiB; {batches}; frozen weights in {dtype})")
     table.title_justify = "left"
     for name in ("stage", "length"):
         table.add_column(name, no_wrap=True)
