@@ -53,13 +53,14 @@ def check(
     machines = [parse_machine(text) for text in machine or ()]
     plan = plan_model(loaded)
     shapes = None if missing else batch_shapes(loaded)
-    options = {"live_encoder": not caches_states(loaded), "shapes": shapes}
+    live = not caches_states(loaded)
     comparisons = compare_sizes(loaded, plan)
     console = Console()
     console.print(f"[bold]{loaded.name}[/bold]  {loaded.description}\n", highlight=False)
-    memory = plan_memory(loaded, **options)
+    memory = plan_memory(loaded, live_encoder=live, shapes=shapes)
     tables = [rates_table(plan), parts_table(plan), stages_table(loaded, memory, plan.dtype, knows_data=bool(shapes))]
-    tables += [machines_table(MachinePlanner(loaded, **options), machines)] if machines else []
+    if machines:
+        tables.append(machines_table(MachinePlanner(loaded, live_encoder=live, shapes=shapes), machines))
     for table in [*tables, *([sizes_table({loaded.name: comparisons})] if comparisons else [])]:
         console.print(table)
         console.print()
