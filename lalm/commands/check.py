@@ -251,7 +251,11 @@ def describe_data(recipe: Recipe, plan: ModelPlan) -> str:
     from lalm.data.examples import clip_paths, load_records
     from lalm.errors import AudioError
 
-    records, dropped = load_records(recipe)
+    streamed = [name for name, section in recipe.data.sources.items() if section.streamed]
+    held = [name for name in recipe.data.sources if name not in streamed]
+    if not held:
+        return f"Data: streamed from {', '.join(streamed)}."
+    records, dropped = load_records(recipe, sources=held)
     paths = clip_paths(records)
     probed, seconds, unreadable = paths[:: max(1, -(-len(paths) // MAX_PROBED_CLIPS))], 0.0, 0
     for path in probed:
@@ -261,6 +265,8 @@ def describe_data(recipe: Recipe, plan: ModelPlan) -> str:
             unreadable += 1
     seconds *= len(paths) / max(len(probed), 1)
     text = f"Data: {len(records)} records on {len(paths)} clips, {seconds / 60:.1f} minutes of audio."
+    if streamed:
+        text += f" Besides, {', '.join(streamed)} is streamed."
     if dropped:
         text += f" {len(dropped)} records break the contract and are left out."
     if unreadable:

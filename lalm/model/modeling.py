@@ -29,6 +29,7 @@ from lalm.model.cross_attention import (
 )
 from lalm.model.decoder import add_lora, empty_language_model, lora_layers
 from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answers
+from lalm.model.grouped_attention import grouped_inputs, is_grouped
 from lalm.model.loss import language_model_loss
 from lalm.model.mixing import blend_clips
 from lalm.model.objectives import ObjectiveHeads, alignment_losses
@@ -157,6 +158,14 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def has_encoder(self) -> bool:
         """Whether the language model is an encoder-decoder, whose encoder reads the prompt."""
         return self.language_model.config.is_encoder_decoder
+
+    @property
+    def packs_in_one_row(self) -> bool:
+        """Whether a packed row costs attention within its groups only, so that one row without padding is cheapest.
+
+        Cross-attention reads all clips of a row at every position: shorter rows are cheaper for it.
+        """
+        return is_grouped(self.language_model) and self.cross_attention is None
 
     @property
     def lora_scale(self) -> float:
@@ -370,9 +379,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`language_model_loss` of embedded rows `[B, L, D]`."""
-        if group_ids is not None:
-            attention_mask = masks_of_layers(
-                self.language_model.config.get_text_config(), group_ids, branch_ids, position_ids, inputs_embeds.dtype
+        seen: dict[str, Any] = {"attention_mask": attention_mask}
+        if is_grouped(self.language_model):
+            seen = grouped_inputs(group_ids, branch_ids, position_ids, attention_mask, inputs_embeds.dtype)
+        elif group_ids is not None:
+            text_config = self.language_model.config.get_text_config()
+            seen["attention_mask"] = masks_of_layers(
+                text_config, group_ids, branch_ids, position_ids, inputs_embeds.dtype
             )
         if (
             torch.is_grad_enabled()
@@ -382,7 +395,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds = inputs_embeds.detach().requires_grad_()
         # The cache is off: with one, transformers 5 no longer sees that a row is packed.
         hidden_states = self.get_decoder()(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            inputs_embeds=inputs_embeds, position_ids=position_ids, use_cache=False, **seen
         ).last_hidden_state
         return self.sequence_loss(
             hidden_states,

@@ -6,6 +6,7 @@ import numpy as np
 
 from lalm.data.clips import ClipStore
 from lalm.data.dataset import StageData, build_stage_data
+from lalm.data.example_store import ExampleStore
 from lalm.data.packing import pack
 from lalm.model.build import build_empty, build_processor
 from lalm.model.memory import BatchShape
@@ -17,17 +18,20 @@ MAX_LAID_OUT = 256
 
 
 def stage_shapes(recipe: Recipe, world_size: int = 1) -> dict[str, BatchShape]:
-    """By the stage's name. Reads records and the lengths of clips.
+    """By the stage's name; a streamed stage, whose batches nobody knows ahead, is left out. Reads records and the
+    lengths of clips.
 
     Raises:
         DataError: if the data cannot be trained on.
     """
     processor = build_processor(recipe, build_empty(recipe).audio_tower)
     clips = open_clip_store(recipe, processor)
-    return {
-        stage.name: largest_batch(build_stage_data(recipe, index, processor, clips, world_size=world_size), clips)
-        for index, stage in enumerate(recipe.stages)
-    }
+    found = {}
+    for index, stage in enumerate(recipe.stages):
+        data = build_stage_data(recipe, index, processor, clips, world_size=world_size)
+        if isinstance(data.examples, ExampleStore):
+            found[stage.name] = largest_batch(data, clips)
+    return found
 
 
 def largest_batch(data: StageData, clips: ClipStore) -> BatchShape:

@@ -7,6 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lalm.data.dataset import StageData, build_stage_data
+from lalm.data.example_store import ExampleStore
+from lalm.data.examples import Example
+from lalm.data.mixture import StagePlan
 from lalm.data.state_cache import caches_states
 from lalm.model.build import build_empty, build_processor
 from lalm.model.memory_plan import plan_memory
@@ -38,8 +41,11 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
             notes.append(f"{stage.name}: transcripts stand where the language model's continuations will be")
         notes.append(f"{stage.name} trains {describe(counts)} parameters")
         rows.append([stage.name, *_numbers(data, NamedBatches(data, clips))])
-        shapes[stage.name] = largest_batch(data, clips)
-        samples.append((stage.name, data.examples[int(data.plan[0][0])]))
+        if isinstance(data.examples, ExampleStore):
+            shapes[stage.name] = largest_batch(data, clips)
+        else:
+            notes.append(f"{stage.name} is streamed: positions and audio are counted as they are read")
+        samples.append((stage.name, _first_example(data)))
         if len(data.dropped):
             notes.append(f"{stage.name}: {len(data.dropped)} records are left out\n{data.dropped.summary()}")
         if data.num_truncated:
@@ -57,17 +63,26 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
     console.print("Nothing was trained.", style="dim")
 
 
+def _first_example(data: StageData) -> Example:
+    if isinstance(data.examples, ExampleStore) and isinstance(data.plan, StagePlan):
+        return data.examples[int(data.plan[0][0])]
+    return data.dataset.micro_batch(0).examples[0]
+
+
 def _numbers(data: StageData, batches: NamedBatches) -> list[str]:
-    drawn = [data.examples[int(number)] for number in data.plan.order]
-    seconds = {path: batches.seconds(path) for example in data.examples for path in example.clips}
-    audio = sum(seconds[path] for example in drawn for path in example.clips)
+    if not isinstance(data.examples, ExampleStore):
+        drawn_share = data.plan.num_steps * data.plan.batch_records / data.plan.draws_per_epoch
+        known = (data.plan.num_steps, len(data.examples), f"{drawn_share:.1f}", data.plan.gradient_accumulation_steps)
+        return [f"{value:,}" if isinstance(value, int) else value for value in (*known, "-", "-", "-")]
+    assert isinstance(data.plan, StagePlan)
+    columns, drawn = data.examples.columns, data.plan.order
     values = (
         data.plan.num_steps,
         len(data.examples),
         f"{len(drawn) / data.plan.draws_per_epoch:.1f}",
         data.plan.gradient_accumulation_steps,
-        sum(len(example) for example in drawn),
-        sum(example.num_supervised for example in drawn),
-        f"{audio / 3600:.2f}",
+        int(columns["length"][drawn].sum()),
+        int(columns["supervised"][drawn].sum()),
+        f"{columns['samples'][drawn].sum() / batches.clips.sample_rate_hz / 3600:.2f}",
     )
     return [f"{value:,}" if isinstance(value, int) else str(value) for value in values]

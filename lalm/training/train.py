@@ -223,6 +223,7 @@ def _train_stage(run: _Run, index: int) -> None:
         run.clips,
         run.cache,
         world_size=run.state.num_processes,
+        in_one_row=run.model.packs_in_one_row,
         continuations=_continuations(run, index, folder) if section.answers == "continued" else None,
     )
     counts = enter_stage(run.model, section, num_classes=len(data.classes), seed=run.recipe.seed + index)
@@ -239,8 +240,8 @@ def _train_stage(run: _Run, index: int) -> None:
     )
     first_step = _steps_before(run, index)
     breakdown = LossBreakdown(
-        sorted({example.record.task for example in data.examples}),
-        sorted({example.source for example in data.examples}),
+        data.examples.tasks,
+        data.examples.sources,
         list(section.objective_weights()),
     )
     columns = [*breakdown.columns, *(f"grad_norm/{count.part}" for count in counts if count.num_trainable)]
