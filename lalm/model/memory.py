@@ -91,13 +91,19 @@ class LiveBytes(TorchDispatchMode):
 
 
 def count_pass(
-    model: LalmForConditionalGeneration, shape: BatchShape, *, live_encoder: bool, answers: bool = True
+    model: LalmForConditionalGeneration,
+    shape: BatchShape,
+    *,
+    live_encoder: bool,
+    answers: bool = True,
+    has_mask: bool = True,
 ) -> PassCost:
     """A training pass of `model` (on the meta device, frozen as the stage freezes it) over one micro-batch.
 
     Args:
         live_encoder: the encoder runs in the pass; else its states come from the cache.
         answers: the decoder runs; without it only audio and text embeddings are compared.
+        has_mask: attention reads a mask of whole rows.
     """
     encoder = _count_encoders(model, shape) if live_encoder and shape.clips else PassCost()
     projector = _count_projector(model, shape) if shape.clips else PassCost()
@@ -105,7 +111,7 @@ def count_pass(
     decoder = PassCost()
     if answers:
         trains = _trains(model.multi_modal_projector) or _trains(model.audio_tower)
-        decoder = _count_decoder(model, shape, has_gradient=trains)
+        decoder = _count_decoder(model, shape, has_gradient=trains, has_mask=has_mask)
     peaks = (encoder.peak_bytes, encoder.kept_bytes + projector.peak_bytes, before + decoder.peak_bytes)
     return PassCost(
         peak_bytes=max(peaks),
@@ -114,7 +120,9 @@ def count_pass(
     )
 
 
-def _count_decoder(model: LalmForConditionalGeneration, shape: BatchShape, *, has_gradient: bool) -> PassCost:
+def _count_decoder(
+    model: LalmForConditionalGeneration, shape: BatchShape, *, has_gradient: bool, has_mask: bool
+) -> PassCost:
     language_model = model.language_model
     table = cast(nn.Embedding, model.get_input_embeddings()).weight
     size = (shape.rows, shape.row_positions)
@@ -126,7 +134,9 @@ def _count_decoder(model: LalmForConditionalGeneration, shape: BatchShape, *, ha
         else:
             if model.cross_attention is not None:
                 _set_context(model, shape)
-            mask = torch.empty(shape.rows, 1, *[shape.row_positions] * 2, dtype=table.dtype, device=META)
+            square = (shape.rows, 1, shape.row_positions, shape.row_positions)
+            # A mask that takes no room stands for none: without one, transformers looks into the positions.
+            mask = torch.empty(square if has_mask else (1, 1, 1, 1), dtype=table.dtype, device=META).expand(square)
             places = torch.empty(*size, dtype=torch.long, device=META)
             if language_model.is_activation_checkpointing and not has_gradient:
                 embeds.requires_grad_()
