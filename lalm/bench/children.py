@@ -15,7 +15,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lalm.bench.machine import forget_peak, peak_memory_bytes
+from lalm.bench.machine import forget_peak, give_back_memory, peak_memory_bytes
 from lalm.errors import TrainingError
 
 KINDS = {
@@ -107,7 +107,9 @@ class _PipePace:
         self.connection.recv()
 
     def done(self, result: dict[str, Any]) -> None:
-        self.connection.send(result | {"peak_memory": peak_memory_bytes()})
+        result["peak_memory"] = peak_memory_bytes()
+        give_back_memory()
+        self.connection.send(result)
 
 
 def _serve(connection: Connection, kind: str) -> None:

@@ -35,11 +35,17 @@ def draw_peers(results: dict[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     figure, axes = _figure()
     peers = list(results["ratios"])
-    counts = [int(count) for count in results["ratios_by_questions"]]
     for place, peer in enumerate(peers):
+        measured = {int(count): by[peer] for count, by in results["ratios_by_questions"].items() if peer in by}
         for epoch, style in (("cold", "--"), ("warm", "-")):
-            values = [results["ratios_by_questions"][str(count)][peer][epoch] for count in counts]
-            axes.plot(counts, values, style, marker="o", color=f"C{place}", label=f"{peer}, {epoch}")
+            axes.plot(
+                [*measured],
+                [by[epoch] for by in measured.values()],
+                style,
+                marker="o",
+                color=f"C{place}",
+                label=f"{peer}, {epoch}",
+            )
     axes.set_xlabel("questions a clip")
     axes.set_ylabel("samples a second, ours over theirs")
     axes.set_ylim(bottom=0)

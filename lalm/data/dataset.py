@@ -92,6 +92,7 @@ class MicroBatchDataset(Dataset):
         weigh: the weight of an example's labels; all count 1 without it.
         augment, seed: random changes of clips that are not read from the cache.
         always_audio: a micro-batch of text alone brings silence that is heard by no text.
+        in_one_row: see `pack`.
     """
 
     def __init__(
@@ -110,9 +111,10 @@ class MicroBatchDataset(Dataset):
         augment: AugmentSection | None = None,
         seed: int = 0,
         always_audio: bool = False,
+        in_one_row: bool = False,
     ):
         self.examples, self.plan = examples, plan
-        self.layout, self.pad_token_id = layout, pad_token_id
+        self.layout, self.in_one_row, self.pad_token_id = layout, in_one_row, pad_token_id
         self.processor, self.clips, self.cache = processor, clips, cache
         self.alignment, self.answers, self.weigh = alignment, answers, weigh
         self.augment, self.seed, self.always_audio = augment, seed, always_audio
@@ -145,7 +147,7 @@ class MicroBatchDataset(Dataset):
         inputs: dict[str, Any] = {}
         owners = None
         if self.answers:
-            packed = pack(chosen, self.layout, self.pad_token_id)
+            packed = pack(chosen, self.layout, self.pad_token_id, in_one_row=self.in_one_row)
             audio = [(chosen[index].clips[clip], chosen[index].audio_hashes[clip]) for index, clip in packed.audio]
             inputs, owners = dict(packed.tensors), packed.owners
             asked = [chosen[index].questions[clip] for index, clip in packed.audio if chosen[index].questions]
@@ -204,7 +206,7 @@ class MicroBatchDataset(Dataset):
         else:
             num_samples = round(UNHEARD_SECONDS * self.processor.sampling_rate)
             silence = dict(self.processor.audio_inputs([np.zeros(num_samples, np.float32)]))
-        return {**silence, "audio_is_unheard": True}
+        return {**silence, **self.processor.question_inputs([[0]]), "audio_is_unheard": True}
 
     def _cached_steps(self) -> int:
         """Steps of some clip of the stage: enough for any projector."""
@@ -260,12 +262,14 @@ def build_stage_data(
     world_size: int = 1,
     *,
     layout: Layout | None = None,
+    in_one_row: bool = False,
     continuations: Mapping[str, str] | None = None,
 ) -> StageData:
     """Everything that one stage of a recipe trains on. The same on every process, and on every resume.
 
-    `layout` replaces data.packing, for a decoder whose packing would not be exact. `continuations` are the targets of a
-    stage of continued answers, by record id.
+    `layout` replaces data.packing, for a decoder whose packing would not be exact; `in_one_row` is for one whose
+    attention keeps to the groups of a row, see `pack`. `continuations` are the targets of a stage of continued answers,
+    by record id.
 
     Raises:
         DataError: if too much of the data is unusable, nothing is left, or a record does not fit a micro-batch.
@@ -290,6 +294,7 @@ def build_stage_data(
         alignment = AlignmentItems(examples, objectives, processor.tokenizer, seconds=clip_seconds(clips, processor))
     options: dict[str, Any] = {
         "layout": layout,
+        "in_one_row": in_one_row,
         "pad_token_id": _pad_token_id(processor),
         "processor": processor,
         "clips": clips,

@@ -6,6 +6,9 @@
     shared_prefix   [P P P P a1 a1 a2 a2 a2]   questions about the same audio: the common prompt prefix P (with the
                     audio) is laid out once; each branch sees P and itself, and its positions continue from P
 
+The packed layouts spread the examples over as many rows as make dense attention cheapest; for an attention that reads
+each group alone they put all of them in one row, without any padding.
+
 In the packed layouts `group_ids` and `branch_ids` [R, L] say who sees whom: a token attends to an earlier token of
 its own group that is of branch 0 (the prefix) or of its own branch. Every example keeps the loss that it has alone.
 """
@@ -47,8 +50,8 @@ class PackedBatch:
     owners: np.ndarray
 
 
-def pack(examples: Sequence[Example], layout: Layout, pad_token_id: int) -> PackedBatch:
-    """Lays out the examples of one micro-batch.
+def pack(examples: Sequence[Example], layout: Layout, pad_token_id: int, *, in_one_row: bool = False) -> PackedBatch:
+    """Lays out the examples of one micro-batch; with `in_one_row` the packed layouts make one row of them.
 
     Returns tensors input_ids, labels, position_ids [R, L] (int64), and either attention_mask (layout `none`) or
     group_ids and branch_ids [R, L].
@@ -64,9 +67,9 @@ def pack(examples: Sequence[Example], layout: Layout, pad_token_id: int) -> Pack
     if layout == "none":
         rows = [[_whole(index, example)] for index, example in enumerate(examples)]
     elif layout == "rows":
-        rows = balance_rows([_whole(index, example) for index, example in enumerate(examples)])
+        rows = _arrange([_whole(index, example) for index, example in enumerate(examples)], in_one_row)
     elif layout == "shared_prefix":
-        rows = balance_rows(_shared_blocks(examples))
+        rows = _arrange(_shared_blocks(examples), in_one_row)
     else:
         raise ValueError(f"unknown layout '{layout}'. Accepted: none, rows, shared_prefix.")
     return _stack(rows, pad_token_id, masked=layout == "none")
@@ -166,6 +169,10 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+
+def _arrange(blocks: Sequence[Block], in_one_row: bool) -> list[list[Block]]:
+    return [list(blocks)] if in_one_row else balance_rows(blocks)
 
 
 def balance_rows(blocks: Sequence[Block]) -> list[list[Block]]:

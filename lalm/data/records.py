@@ -59,10 +59,12 @@ class Record(BaseModel):
     def _unknown_keys_go_to_meta(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = {key: item for key, item in value.items() if key in cls.model_fields}
-        unknown = {key: item for key, item in value.items() if key not in cls.model_fields}
-        if unknown:
-            known["meta"] = {**(known.get("meta") or {}), **unknown}
+        fields = _FIELDS
+        unknown = {key: item for key, item in value.items() if key not in fields}
+        if not unknown:
+            return value
+        known = {key: item for key, item in value.items() if key in fields}
+        known["meta"] = {**(known.get("meta") or {}), **unknown}
         return known
 
     @model_validator(mode="after")
@@ -115,6 +117,10 @@ class Record(BaseModel):
         if value.get("choices") is not None:
             known["choices"] = tuple(value["choices"])
         return cls.model_construct(**known)
+
+
+_FIELDS = frozenset(Record.model_fields)
+"""`model_fields` is computed at every look, and sets have millions of records."""
 
 
 def parse_record(value: Any, where: str) -> Record:
@@ -271,9 +277,14 @@ def _write_jsonl(path: str, records: Iterable[Record]) -> int:
     count = 0
     with open(path, "w", encoding="utf-8") as out:
         for record in records:
-            out.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+            out.write(record_line(record))
             count += 1
     return count
+
+
+def record_line(record: Record) -> str:
+    """A record as a line of a `.jsonl` file."""
+    return json.dumps(record.to_json(), ensure_ascii=False) + "\n"
 
 
 def _write_parquet(path: str, records: Iterable[Record]) -> int:
