@@ -11,6 +11,7 @@ from data_builders.commands.building import build
 from data_builders.commands.errors import one_line_errors as _errors
 from data_builders.commands.filtering import decontaminate, dedupe, filter_records, register
 from data_builders.commands.measuring import bench
+from data_builders.commands.scanning import scan, sources
 from data_builders.commands.sealing import export_to_shards, validate
 from data_builders.commands.splitting import split
 from data_builders.commands.viewing import view
@@ -41,6 +42,8 @@ def fetch(recipe: _Recipe = "quickstart") -> None:
         console.print(table)
 
 
+app.command()(sources)
+app.command()(scan)
 app.command()(build)
 
 

@@ -63,6 +63,10 @@ class Clips(Part):
     sounds_per_label: dict[Split, Count] = Field(default_factory=dict)
     """Training fills up with variants."""
     instruments_per_label: dict[Split, Count] = Field(default_factory=dict)
+    told: dict[Split, Count] = Field(default_factory=dict)
+    """Whole recordings of corpora with captions, events, questions, emotions, speakers, tempo or key."""
+    longest_told_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """Longer ones are left out."""
 
 
 class Scenes(Part):
@@ -178,6 +182,8 @@ class DataRecipe(Part):
             closed_variants=self.clips.closed_variants,
             sounds_per_label=full(self.clips.sounds_per_label),
             instruments_per_label=full(self.clips.instruments_per_label),
+            told=full(self.clips.told),
+            longest_told_seconds=self.clips.longest_told_seconds,
             scenes=full(self.scenes.count),
             records={split: dict(self.questions.records.get(split, {})) for split in splits},
             effects=EffectShares(**{name: getattr(self.scenes, name) for name in EffectShares.__dataclass_fields__}),

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
-from data_builders.clips import SPLITS, Clip, Skipped
+from data_builders.clips import Clip, Skipped
+from data_builders.corpora import corpus_named
+from data_builders.corpora.clips import corpus_clips
 from data_builders.debs import Fetched, fetch_package
 from data_builders.recipe import DataRecipe
 from data_builders.sources import SOURCES, source
-from lalm.audio.io import probe_audio
-from lalm.errors import AudioError, DataError
-
-CORPORA = "data_builders.corpora"
-"""The module whose CORPORA maps a name to a corpus: `kind`, `licence`, `clips(folder, report)`."""
-LONGEST_RECORDING_SECONDS = 3600.0
 
 
 def fetch_packages(names: Sequence[str], *, report: Callable[[str], None] = print) -> dict[str, Fetched]:
@@ -50,9 +42,7 @@ def read_recordings(
     for entry in recipe.sources:
         if entry.corpus is not None and entry.folder is not None:
             report(f"reading {entry.corpus}")
-            more, broken = corpus_clips(entry.corpus, entry.folder)
-            clips += more
-            skipped += broken
+            clips += corpus_clips(corpus_named(entry.corpus), entry.folder, skipped.append)
     seen: set[str] = set()
     kept = []
     for clip in clips:
@@ -62,53 +52,3 @@ def read_recordings(
         seen.add(clip.id)
         kept.append(clip)
     return kept, skipped
-
-
-def corpus_clips(name: str, folder: Path) -> tuple[list[Clip], list[Skipped]]:
-    """The recordings of a corpus that have one label or a caption, with the corpus's own splits.
-
-    Raises:
-        DataError: for a name that no corpus has.
-    """
-    corpora = known_corpora()
-    if name not in corpora:
-        raise DataError(
-            f"corpus: '{name}' is not known. Accepted: {', '.join(sorted(corpora)) or 'none is installed'}."
-        )
-    corpus = corpora[name]
-    skipped: list[Skipped] = []
-    clips = []
-    for labelled in corpus.clips(folder, lambda problem: skipped.append(Skipped(name, problem))):
-        try:
-            seconds = probe_audio(labelled.path).seconds
-        except AudioError as error:
-            skipped.append(Skipped(labelled.id, str(error)))
-            continue
-        if not 0 < seconds <= LONGEST_RECORDING_SECONDS:
-            skipped.append(Skipped(labelled.id, f"lasts {seconds:g} s"))
-            continue
-        facts: dict[str, Any] = {"captions": list(labelled.captions)} if labelled.captions else {}
-        if labelled.split in SPLITS:
-            facts["split"] = labelled.split
-        clips.append(
-            Clip(
-                id=f"{name}-{labelled.id}",
-                path=labelled.path,
-                seconds=seconds,
-                source=name,
-                licence=corpus.licence,
-                group=f"{name}-{labelled.id}",
-                kind="sound",
-                label=labelled.tags[0] if len(labelled.tags) == 1 else None,
-                facts=facts,
-                provenance={"corpus": name, "source_id": labelled.id},
-            )
-        )
-    return clips, skipped
-
-
-def known_corpora() -> dict[str, Any]:
-    """The table of corpora; empty where none is installed."""
-    if importlib.util.find_spec(CORPORA) is None:
-        return {}
-    return dict(importlib.import_module(CORPORA).CORPORA)

@@ -32,6 +32,8 @@ class Size:
     scenes: dict[Split, int]
     records: dict[Split, dict[str, int]] = field(default_factory=dict)
     effects: EffectShares = NO_EFFECTS
+    told: dict[Split, int] = field(default_factory=dict)
+    longest_told_seconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def select(
         stored += _labelled(
             here, "instrument", size.instruments_per_label[split], split, seed, testable(clips, splits, "instrument")
         )
+        stored += _told(here, stored, size, split, seed)
     scenes = [scene for split in size.scenes for scene in _scenes(clips, splits, size, split, seed)]
     return stored, scenes
 
@@ -94,7 +97,8 @@ def event_bank(clips: Sequence[Clip], splits: dict[str, Split], split: Split) ->
     bank: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         too_short = clip.kind == "speech" and (clip.facts.get("alone") or not 0.8 <= clip.seconds <= 5)
-        if splits[clip.group] == split and not too_short:
+        mixed = clip.facts.get("whole") or not scene_label(clip)
+        if splits[clip.group] == split and not too_short and not mixed:
             bank[scene_label(clip)].append(clip)
     return dict(bank)
 
@@ -135,11 +139,21 @@ def _labelled(
     return stored
 
 
+def _told(clips: list[Clip], stored: list[StoredClip], size: Size, split: Split, seed: int) -> list[StoredClip]:
+    """Whole recordings that a corpus tells something of, beyond those that are stored for another reason."""
+    have = {entry.id for entry in stored}
+    short = [clip for clip in clips if clip.facts.get("told") and clip.seconds <= size.longest_told_seconds]
+    rest = [clip for clip in short if clip.id not in have]
+    seeded(seed, "told", split).shuffle(rest)
+    return [_stored(clip, split, seed) for clip in rest[: size.told.get(split, 0)]]
+
+
 def _stored(clip: Clip, split: Split, seed: int, variant: int = 0) -> StoredClip:
     name = f"{clip.id}-v{variant}" if variant else clip.id
     rng = seeded(seed, "stored", name)
     settings = draw_variant(rng, speech=clip.kind == "speech") if variant else None
-    return StoredClip(name, split, clip, settings, telephone=clip.kind != "speech" and rng.random() < 0.5)
+    telephone = clip.kind != "speech" and rng.random() < 0.5 and not clip.facts.get("told")
+    return StoredClip(name, split, clip, settings, telephone=telephone)
 
 
 def _scenes(clips: Sequence[Clip], splits: dict[str, Split], size: Size, split: Split, seed: int) -> list[StoredScene]:

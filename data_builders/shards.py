@@ -25,8 +25,8 @@ from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from data_builders.row_sources import RowSource, record_of_columns
-from lalm.data.records import Record, parse_record
+from data_builders.row_sources import RowSource
+from lalm.data.records import Record, parse_record, record_of_columns
 from lalm.errors import DataError
 
 MANIFEST = "manifest.json"

@@ -82,7 +82,8 @@ def _clip(stored: StoredClip, seed: int) -> np.ndarray:
     wave = read_wave(stored.clip)
     rng = seeded(seed, "write", stored.id)
     if stored.clip.kind != "speech":
-        wave = with_peak(trimmed(wave, LONGEST_CLIP_SECONDS), rng.uniform(0.25, 0.8))
+        whole = bool(stored.clip.facts.get("told"))
+        wave = with_peak(wave if whole else trimmed(wave, LONGEST_CLIP_SECONDS), rng.uniform(0.25, 0.8))
     if stored.variant:
         wave = apply_variant(wave, stored.variant, zlib.crc32(stored.id.encode()))
     if stored.telephone:

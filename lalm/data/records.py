@@ -108,6 +108,16 @@ class Record(BaseModel):
         """The JSON object, without keys that hold their default."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
+    @classmethod
+    def of_own_json(cls, value: dict[str, Any]) -> Record:
+        """What `to_json` wrote, taken as it is: the validator has seen it before."""
+        known = dict(value)
+        known["turns"] = tuple(Turn.model_construct(**turn) for turn in value["turns"])
+        known["audio"] = tuple(value.get("audio", ()))
+        if value.get("choices") is not None:
+            known["choices"] = tuple(value["choices"])
+        return cls.model_construct(**known)
+
 
 _FIELDS = frozenset(Record.model_fields)
 """`model_fields` is computed at every look, and sets have millions of records."""
@@ -136,14 +146,14 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
         DataError: with file and line, at the first record that breaks the contract.
     """
     path = Path(path)
-    for where, value in _rows(path):
-        yield value if isinstance(value, Record) else parse_record(value, where)
+    for where, value, _, _ in record_rows(path):
+        yield parse_record(value, where)
 
 
 def scan_records(path: str | os.PathLike[str]) -> tuple[list[Record], list[str]]:
     """Reads every good record of a file and lists the problem of each bad one, instead of stopping at the first."""
     good, bad = [], []
-    for where, value in _rows(Path(path)):
+    for where, value, _, _ in record_rows(path):
         try:
             good.append(parse_record(value, where))
         except DataError as error:
@@ -151,29 +161,39 @@ def scan_records(path: str | os.PathLike[str]) -> tuple[list[Record], list[str]]
     return good, bad
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+def record_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any, int, int]]:
+    """Every row of a file of records, unchecked: where it is, its JSON object, and of a `.jsonl` file where its line
+    starts and how many bytes it has (else 0, 0)."""
+    path = Path(path)
+    if path.suffix == ".jsonl" and path.is_file():
+        return _jsonl_rows(path)
+    return ((where, value, 0, 0) for where, value in _other_rows(path))
+
+
+def _other_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.is_dir():
         return _dataset_rows(path)
     if not path.exists():
         raise DataError(f"{path}: no such file. Records are read from .jsonl, .parquet, .csv or a `datasets` folder.")
-    readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
     if path.suffix not in readers:
         raise DataError(
-            f"{path}: cannot read '{path.suffix}' files. Accepted: {', '.join(readers)}, a `datasets` folder."
+            f"{path}: cannot read '{path.suffix}' files. Accepted: .jsonl, {', '.join(readers)}, a `datasets` folder."
         )
     return readers[path.suffix](path)
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig") as lines:
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any, int, int]]:
+    start = 0
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                yield where, json.loads(line)
-            except json.JSONDecodeError as error:
-                yield where, {"id": "", "turns": [], "not_json": str(error)}
+            if line.strip():
+                try:
+                    value = json.loads(line.decode("utf-8-sig"))
+                except ValueError as error:
+                    value = {"id": "", "turns": [], "not_json": str(error)}
+                yield f"{path}:{number}", value, start, len(line)
+            start += len(line)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -219,6 +239,15 @@ def _dataset_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
     for number, row in enumerate(datasets.load_from_disk(str(path)), start=1):
         yield f"{path}:{number}", _from_columns(row)
+
+
+def record_of_columns(row: dict[str, Any], where: str) -> Record:
+    """A record of Parquet columns: None where a key is missing, JSON text where the value is free-form.
+
+    Raises:
+        DataError: if it breaks the contract.
+    """
+    return parse_record(_from_columns(row), where)
 
 
 def _from_columns(row: dict[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,12 @@ def test_every_task_is_named_once():
         "instruction",
         "unanswerable_options",
         "unanswerable_unrelated",
+        "told_question",
+        "emotion",
+        "pair_speaker",
+        "event_order",
+        "tempo_bpm",
+        "musical_key",
     )
 
 
