@@ -72,7 +72,7 @@ def test_bench_tells_rates_and_growth(tmp_path, monkeypatch):
     assert result.exit_code == 0
     assert "21,000 rows/s" in result.output
     assert "30,000" in result.output
-    assert "100 million rows at this rate: 0.5 processor hours" in result.output
+    assert "100 million rows at this rate: 1.4 processor hours" in result.output
     refused = runner.invoke(app, ["bench", "--rows", "30000"])
     assert refused.exit_code == 1
     assert "rows: name a folder for the set with -o" in refused.output
