@@ -75,8 +75,8 @@ def test_help_lists_every_command(run):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("train",), ("evaluate",), ("chat",), ("check",), ("show",), ("doctor",), ("cache",), ("convert",), ("recipes", "list"),
-        ("recipes", "show"), ("recipes", "schema"), ("recipes", "diff"), ("models", "list"), ("models", "fetch"),
+        ("train",), ("evaluate",), ("chat",), ("check",), ("show",), ("doctor",), ("cache",), ("convert",),
+        ("recipes", "list"), ("recipes", "show"), ("recipes", "schema"), ("recipes", "diff"), ("models", "list"), ("models", "fetch"),
         ("data", "fetch"), ("data", "build"), ("data", "stats"), ("bench", "train"), ("bench", "peers"),
     ],
 )  # fmt: skip
