@@ -77,7 +77,8 @@ def test_help_lists_every_command(run):
     [
         ("train",), ("evaluate",), ("chat",), ("check",), ("show",), ("doctor",), ("cache",), ("convert",),
         ("recipes", "list"), ("recipes", "show"), ("recipes", "schema"), ("recipes", "diff"), ("models", "list"),
-        ("models", "fetch"), ("data", "fetch"), ("data", "build"), ("data", "stats"), ("bench", "train"), ("bench", "peers"),
+        ("models", "fetch"), ("data", "fetch"), ("data", "build"), ("data", "stats"), ("bench", "train"),
+        ("bench", "peers"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(run, arguments: tuple[str, ...]):
