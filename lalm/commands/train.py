@@ -29,6 +29,9 @@ def train(
     allow_change: Annotated[
         list[str] | None, typer.Option(help="A part of the recipe in which a resumed run may differ; repeatable.")
     ] = None,
+    from_run: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Start from the weights of this finished run (the key `init`).")
+    ] = None,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Evaluate the run when its last stage is done.")] = False,
 ) -> None:
     """Train a recipe. A stopped run goes on where it was when the same command is given again.
@@ -37,7 +40,7 @@ def train(
     """
     from lalm.recipe.load import load_recipe
 
-    loaded = load_recipe(recipe, overrides or (), tiny=tiny)
+    loaded = load_recipe(recipe, [*(overrides or ()), *([f"init={from_run}"] if from_run else ())], tiny=tiny)
     if tiny and not loaded.data.folder.exists():
         from lalm.data.invented import write_invented
 

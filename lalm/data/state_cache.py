@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def caches_states(recipe: Recipe) -> bool:
     """Whether encoder states can be kept: the recipe wants it, and nothing in front of them trains."""
     is_frozen = all(stage.learning_rates.encoder is None for stage in recipe.stages)
+    is_frozen = is_frozen and "encoder" not in recipe.init_parts
     return recipe.data.cache_states and is_frozen and all(section.layers != "weighted" for section in recipe.encoders)
 
 

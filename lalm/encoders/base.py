@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,9 @@ class AudioEncoder(nn.Module):
         frame_rule: frames of one piece -> steps.
         model: the network, whose parameters are the encoder's but for the weights of `mix`.
         mix: which layers become the states.
+        common_passes: passes through the network that this process needs -> passes that all processes make. Set where
+            they hold the weights together and meet in every pass, so that one with fewer lengths keeps up with the
+            others; None where a process runs on its own.
     """
 
     layer_width: int
@@ -47,6 +50,7 @@ class AudioEncoder(nn.Module):
     frame_rule: LengthRule
     model: nn.Module
     mix: LayerMix
+    common_passes: Callable[[int], int] | None = None
 
     def forward(self, features: Tensor, num_frames: Tensor) -> EncoderOutput:
         """`features [N, M, F]`, `num_frames [N]` real frames of each -> states and real steps.
@@ -59,13 +63,29 @@ class AudioEncoder(nn.Module):
         shown = [self.shown_frames(frames) if count else 0 for frames, count in zip(real, steps, strict=True)]
         dtype = next(self.model.parameters()).dtype
         states = features.new_zeros(len(real), max(steps, default=0), self.width, dtype=dtype)
-        for length, indices in groups_of_equal_length(shown).items():
+        for length, indices, is_needed in self.passes(shown):
             if length > features.shape[2]:
                 raise ValueError(f"features hold {features.shape[2]} frames, the clip and its padding need {length}")
             encoded = self.encode(features[indices, :, :length].to(dtype), [real[index] for index in indices])
+            if not is_needed:
+                states = states + encoded.sum() * 0.0
+                continue
             for index, clip in zip(indices, encoded, strict=True):
                 states[index, : steps[index]] = clip[: steps[index]]
         return EncoderOutput(states, torch.tensor(steps, device=features.device))
+
+    def passes(self, lengths: list[int]) -> Iterator[tuple[int, list[int], bool]]:
+        """(length, indices of the pieces that have it, whether anything of it is needed) of every pass.
+
+        The passes that are not needed repeat one piece of the shortest length, until all processes have made as many.
+        """
+        groups = groups_of_equal_length(lengths)
+        num_more = 0 if self.common_passes is None else self.common_passes(len(groups)) - len(groups)
+        for length, indices in groups.items():
+            yield length, indices, True
+        for _ in range(num_more if groups else 0):
+            shortest = min(groups)
+            yield shortest, groups[shortest][:1], False
 
     def shown_frames(self, real_frames: int) -> int:
         """Frames that the network is shown of a piece with `real_frames`: these alone, or padding too."""

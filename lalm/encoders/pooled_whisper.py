@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AudioFlamingo3EncoderConfig, PreTrainedModel, Qwen2AudioEncoderConfig
 from transformers.models.audioflamingo3.modeling_audioflamingo3 import AudioFlamingo3Encoder
@@ -16,7 +17,7 @@ from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncod
 
 from lalm.audio.features import WhisperFrontEnd
 from lalm.audio.lengths import Chain, Conv
-from lalm.encoders.base import AudioEncoder, groups_of_equal_length, layer_mix
+from lalm.encoders.base import AudioEncoder, layer_mix
 from lalm.encoders.pretrained import Facts, Family, PretrainedEncoder, build_wrapped, fingerprint_wrapped, load_wrapped
 from lalm.encoders.whisper import STEP_SECONDS
 from lalm.recipe.encoders import EncoderSection
@@ -58,12 +59,15 @@ class PooledWhisperEncoder(PretrainedEncoder):
     def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
         model = self.model
         hidden = nn.functional.gelu(model.conv2(nn.functional.gelu(model.conv1(features)))).transpose(1, 2)
-        hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
+        hidden = hidden + model.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
         states = hidden.new_zeros(len(hidden), self.frame_rule.count(max(num_frames)), self.width)
         # Pieces that end within the border of a whole chunk are shown equally much and yet differ in steps.
-        for steps, indices in groups_of_equal_length([CONVOLUTIONS.count(frames) for frames in num_frames]).items():
+        for steps, indices, is_needed in self.passes([CONVOLUTIONS.count(frames) for frames in num_frames]):
             mixed = self._layers(hidden[indices, :steps])
-            states[indices, : mixed.shape[1]] = mixed
+            if is_needed:
+                states[indices, : mixed.shape[1]] = mixed
+            else:
+                states = states + mixed.sum() * 0.0
         return states
 
     def _layers(self, hidden: Tensor) -> Tensor:

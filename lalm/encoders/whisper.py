@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as TransformersWhisperEncoder
@@ -67,7 +68,7 @@ class WhisperEncoder(AudioEncoder):
         model = self.model
         hidden = nn.functional.gelu(model.conv1(features))
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
-        hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
+        hidden = hidden + model.embed_positions(torch.arange(hidden.shape[1], device=hidden.device))
         outputs = []
         for layer in model.layers:
             hidden = layer(hidden, attention_mask=None)

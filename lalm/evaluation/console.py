@@ -64,3 +64,15 @@ def _model_cell(figures: Mapping[str, Any]) -> Text:
 def percent(value: float | None) -> str:
     """A share as "83.1 %"; a dash for None."""
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def forgotten_table(entry: Mapping[str, Any]) -> Table:
+    """What an earlier run scored on its own held-out records, and what this one does."""
+    table = Table(title=f"Kept of {entry['run']}", title_justify="left", header_style="bold")
+    for name in ("task", "score", "n", "before", "after"):
+        table.add_column(name, justify="left" if name in ("task", "score") else "right")
+    for task, figures in entry.get("tasks", {}).items():
+        table.add_row(task, figures["score"], str(figures["n"]), percent(figures["before"]), percent(figures["after"]))
+    if "problem" in entry:
+        table.caption = f"Not measured: {entry['problem']}"
+    return table

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import html
 import math
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from lalm.evaluation.media import Curve, curve_svg, data_uri, sound_uri, spectro
 from lalm.evaluation.normalise import exact_form
 from lalm.evaluation.page import STYLE
 from lalm.evaluation.states import Clips
+from lalm.files import write_text
 from lalm.recipe.schema import Recipe
 
 NUM_EXAMPLES = 20
@@ -59,6 +59,7 @@ def write_report(
         sections=[
             tiles(metrics),
             _section("Held-out results", task_table(metrics["tasks"]), _TABLE_NOTE),
+            *(_section(f"What was kept of {entry['run']}", forgotten(entry)) for entry in metrics.get("forgotten", ())),
             _section("Training", loss_curve(run)),
             _section("What is taken for what", confusions(predictions), "Rows are truths, columns are replies."),
             _section(
@@ -70,9 +71,7 @@ def write_report(
         ],
     )
     path = Path(run) / "report.html"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 
@@ -130,6 +129,21 @@ def task_table(tasks: Mapping[str, Mapping[str, Any]]) -> str:
         '<div class="card scroll"><table class="tasks"><thead><tr><th>task</th><th>n</th><th>model</th>'
         f'<th class="left"></th>{head}<th>no answer</th></tr></thead><tbody>{rows}</tbody></table>'
         f'<div class="legend"><span><i class="bar"></i>this model</span>{legend}</div></div>'
+    )
+
+
+def forgotten(entry: Mapping[str, Any]) -> str:
+    """The scores of an earlier run on its own held-out records, and this one's."""
+    if "problem" in entry:
+        return f"<p>Not measured: {_text(entry['problem'])}</p>"
+    rows = "".join(
+        f'<tr><td class="name">{_text(name)}</td><td>{_text(figures["score"])}</td><td>{figures["n"]}</td>'
+        f"<td>{percent(figures['before'])}</td><td>{percent(figures['after'])}</td></tr>"
+        for name, figures in entry["tasks"].items()
+    )
+    return (
+        '<div class="card scroll"><table class="tasks"><thead><tr><th>task</th><th>score</th><th>n</th><th>before</th>'
+        f"<th>after</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -1,7 +1,8 @@
 """Measures a model on held-out records, beside its yardsticks, and writes what was found into the run folder.
 
     metrics.json       {"tasks": {NAME: {"n", "accuracy" or "wer", "silent", "swapped", "majority", "chance", "probe",
-                       ...}}, "wall_seconds": {...}, ...}
+                       ...}}, "wall_seconds": {...}, ...}; "forgotten", where it started from another run: that run's
+                       tasks before and after
     predictions.jsonl  one record a line: question, truth, and what the model replied to the clip, to silence and to
                        another clip
     report.html        the same for people
@@ -13,7 +14,6 @@ about another clip of the task. Text comes from `lalm.inference`, as in chat.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +23,10 @@ from rich.console import Console
 
 from lalm.data.state_cache import open_state_cache
 from lalm.errors import DataError
-from lalm.evaluation.console import bar, metrics_table
+from lalm.evaluation.console import bar, forgotten_table, metrics_table
+from lalm.evaluation.forgetting import measure_forgotten
 from lalm.evaluation.measuring import evaluate_model, timed
+from lalm.files import write_json, write_text
 
 __all__ = ["evaluate_model", "evaluate_run", "read_metrics", "write_results"]
 
@@ -86,6 +88,16 @@ def evaluate_run(
         raise DataError(f"{run}: none of the {len(test)} held-out records can be used:\n  {shown}")
     metrics = {"run": recipe.name, **result.metrics}
     metrics["skipped"] += [{"id": name, "reason": reason} for name, reason in problems.items()]
+    if recipe.init is not None:
+        with timed(seconds, "forgotten"):
+            metrics["forgotten"] = measure_forgotten(
+                model,
+                processor,
+                recipe,
+                max_records_per_task=max_records_per_task or section.max_records_per_task,
+                batch_size=batch_size or section.batch_size,
+                progress=progress,
+            )
     seconds |= metrics["wall_seconds"]
     earlier = read_metrics(run).get("wall_seconds", {})
     metrics["wall_seconds"] = {**earlier, **seconds, "evaluate": round(time.perf_counter() - started, 3)}
@@ -100,6 +112,8 @@ def evaluate_run(
     if not console.is_terminal:  # A log has no width; the default of 80 would break the table's words.
         console = Console(width=LOG_WIDTH)
     console.print(metrics_table(metrics, title=f"{recipe.name}: {len(result.predictions)} held-out records"))
+    for entry in metrics.get("forgotten", ()):
+        console.print(forgotten_table(entry))
     if metrics["skipped"]:
         console.print(f"{len(metrics['skipped'])} records were skipped, listed in {run / METRICS}", style="yellow")
     return metrics
@@ -113,11 +127,5 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 def write_results(run: Path, metrics: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> None:
     """Writes metrics.json and predictions.jsonl, each atomically."""
-    _write(run / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
-    _write(run / PREDICTIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(run / METRICS, metrics)
+    write_text(run / PREDICTIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))

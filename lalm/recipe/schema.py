@@ -61,8 +61,10 @@ class LanguageModelSection(Section):
     """The system turn of a conversation that brings none; empty for no system turn at all."""
     dtype: DType = "auto"
     """How frozen weights are held; `auto`: bfloat16 where the machine computes it, else float32."""
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """`auto`: sdpa on a GPU; eager on a CPU, where its backward is faster on the short rows that packing makes."""
+    attention: Literal["auto", "grouped", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """`grouped`: each group of a packed row by itself, without padding and without a mask of the row; decoders whose
+    scores are capped (Gemma 2) or biased (ALiBi) are refused. `auto`: sdpa on a GPU; on a CPU grouped, where it is the
+    fastest and takes the least memory, and eager for the families that it refuses."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
     cross_attention: CrossAttentionSection | None = None
@@ -79,6 +81,12 @@ class SourceSection(Section):
 
     records: Path
     """A .jsonl, .parquet or .csv file or a `datasets` folder; relative to the data folder."""
+    streamed: bool = False
+    """`records` is a folder of shards (`lalm data export-to-shards`), which are read while training goes on: each
+    process its own rows, none held but those being shuffled. Clips of Parquet shards are relative to the data folder.
+    """
+    shuffle_rows: PositiveInt = 10_000
+    """Rows of a streamed source that a process holds and shuffles at a time."""
     weight: PositiveFloat = 1.0
     """The share of draws from this source, relative to its size: 2 sees each record twice as often."""
     tasks: tuple[str, ...] | None = None
@@ -207,6 +215,9 @@ class StageSection(Section):
     """Worked examples of the same task (clip, question, answer) that open every conversation (SALM)."""
     augment: AugmentSection | None = None
     """Changes clips at random each time they are heard; needs `data.cache_states: false`."""
+    mix_positions: Fraction = 0.0
+    """Up to this share of another clip's mean position is blended into a clip's positions; its answers stay (manifold
+    mixup, arXiv 1806.05236). Keeps a small set from being learned by heart."""
     steps: PositiveInt | None = None
     """Optimizer steps. Give one of steps, epochs, records, audio_hours."""
     epochs: PositiveFloat | None = None
@@ -220,7 +231,10 @@ class StageSection(Section):
     evaluate_records: PositiveInt = 64
     """A seeded sample of at most so many held-out records."""
     stop_after: PositiveInt | None = None
-    """End the stage when the held-out loss has not fallen for so many measurements; the last weights are kept."""
+    """End the stage when the held-out loss has not fallen for so many measurements."""
+    load_best: bool | None = None
+    """The stage leaves the weights of its lowest held-out loss, else its last ones; by default where `stop_after` is
+    given."""
     batch_records: PositiveInt = 16
     """Records in one optimizer step, over all processes."""
     micro_batch_tokens: PositiveInt = 2048
@@ -270,6 +284,8 @@ class StageSection(Section):
                 raise ValueError(f"only.{part}: learning_rates.{part} is not given, so nothing of it trains")
         if self.stop_after is not None and self.evaluate_every_steps is None:
             raise ValueError("stop_after: needs evaluate_every_steps")
+        if self.load_best and self.evaluate_every_steps is None:
+            raise ValueError("load_best: needs evaluate_every_steps")
         return self
 
     def objective_weights(self) -> dict[str, float]:
@@ -277,6 +293,11 @@ class StageSection(Section):
         if self.objectives is None:
             return {self.objective: 1.0}
         return self.objectives.model_dump(exclude_none=True)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the stage leaves the weights of its lowest held-out loss."""
+        return self.stop_after is not None if self.load_best is None else self.load_best
 
     def describe_budget(self) -> str:
         """`400 steps`, `2 epochs`, `1000 records` or `0.5 audio hours`."""
@@ -333,6 +354,10 @@ class Recipe(Section):
     system: SystemSection | None = None
     """The published system that this recipe rebuilds."""
     seed: int = Field(default=0, ge=0)
+    init: Path | None = None
+    """The folder of a finished run whose weights the first stage starts from."""
+    init_parts: tuple[PartName, ...] = ()
+    """The parts that `init` brings: filled in when training starts, no setting of yours."""
     base: str | None = None
     """A whole audio language model (a folder or a hub name) in place of encoders, projector and language model, which
     it is turned into when the recipe is read; see `lalm.recipe.audio_language_models`."""
@@ -392,6 +417,13 @@ class Recipe(Section):
             if size.stage is not None and size.stage not in names:
                 problems.append(f"system.sizes[{i}].stage: '{size.stage}' is no stage ({', '.join(names)})")
         problems += self._question_problems()
+        zero = (self.deepspeed or {}).get("zero_optimization") or {}
+        if zero.get("stage") == 3 and self.language_model.quantisation != "none":
+            problems.append(
+                f"deepspeed.zero_optimization.stage: 3 deals out slices of weights, and those of "
+                f"language_model.quantisation: {self.language_model.quantisation} are packed with scales beside them. "
+                "Use stage 1 or 2, or quantisation: none"
+            )
         if self.language_model.cross_attention is not None:
             problems += [
                 f"stages[{i}].objective: {', '.join(stage.objective_weights())}: compares audio with text embeddings, "

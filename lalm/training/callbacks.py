@@ -1,8 +1,11 @@
-"""What a person sees of a run: a progress bar (plain lines where there is no terminal), the CSV file, TensorBoard."""
+"""What a person sees of a run: a progress bar (plain lines where there is no terminal), the CSV file, TensorBoard and
+Weights & Biases."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -127,6 +130,40 @@ class TensorBoardLog(TrainerCallback):
             self._writer = None
 
 
+class WandbLog(TrainerCallback):
+    """The numbers of `metrics.csv` as one Weights & Biases run over the run's global step, whatever stages and resumes
+    it has. `WANDB_MODE=offline` keeps it on this machine, in the run folder."""
+
+    def __init__(self, recipe: Recipe, folder: Path, first_step: int):
+        self.recipe, self.folder, self.first_step = recipe, folder, first_step
+        self._run: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            import wandb
+
+            self.folder.mkdir(parents=True, exist_ok=True)
+            place = hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:12]
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", "lalm"),
+                name=self.recipe.name,
+                id=place,
+                resume="allow",
+                dir=str(self.folder),
+                config=self.recipe.model_dump(mode="json"),
+            )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if self._run is not None and logs and "loss" in logs:
+            numbers = {f"train/{name}": value for name, value in logs.items() if isinstance(value, (int, float))}
+            self._run.log(numbers, step=self.first_step + state.global_step)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self._run is not None:
+            self._run.finish()
+            self._run = None
+
+
 def has_tensorboard() -> bool:
     """Whether TensorBoard can be written."""
     return importlib.util.find_spec("tensorboard") is not None
@@ -135,7 +172,7 @@ def has_tensorboard() -> bool:
 def check_loggers(recipe: Recipe) -> None:
     """Raises `MissingPackageError` if the recipe logs to Weights & Biases and it is not installed."""
     if "wandb" in recipe.output.log_to and importlib.util.find_spec("wandb") is None:
-        raise MissingPackageError("wandb", "output.log_to: wandb", "train")
+        raise MissingPackageError("wandb", "output.log_to: wandb", "wandb")
 
 
 def _clock(seconds: float) -> str:

@@ -62,10 +62,11 @@ def publish(staged: Path, final: Path) -> None:
     os.replace(staged, final)
 
 
-def keep_last(folder: Path, count: int) -> None:
-    """Removes all checkpoints but the last `count`."""
+def keep_last(folder: Path, count: int, *, also: int | None = None) -> None:
+    """Removes all checkpoints but the last `count`, and that of the step `also`."""
     for path in find_checkpoints(folder)[:-count]:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.name != f"checkpoint-{also}":
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -12,11 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from lalm.encoders.base import AudioEncoder
 from lalm.errors import CheckpointError, MissingPackageError
+from lalm.model.build import default_device
 from lalm.recipe.schema import Recipe
+from lalm.training.distributed import uses_cpu
 
 
 def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
@@ -36,6 +40,8 @@ def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
         "zero_allow_untested_optimizer": True,
+        # Offloading keeps torch's AdamW: what trains is small, and DeepSpeed's own is built by a compiler.
+        "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": 2,
             "overlap_comm": False,
@@ -45,6 +51,18 @@ def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
         },
     }
     return merged(settings, recipe.deepspeed)
+
+
+def go_without_cpu_kernel() -> None:
+    """Lets gloo sum over processes on CPUs.
+
+    DeepSpeed would compile a kernel of its own for that at the first start: two minutes, a C++ compiler, and a lock
+    that a killed process leaves behind and every later run waits for in silence.
+    """
+    if uses_cpu() and importlib.util.find_spec("deepspeed") is not None:
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +87,20 @@ def announce_single_process() -> None:
 def leave_zero() -> None:
     """Lets models be built whole again: while a ZeRO-3 configuration lives, transformers slices every new one."""
     unset_hf_deepspeed_config()
+
+
+def even_out_passes(model: nn.Module) -> None:
+    """Lets every process run its encoders equally often, which ZeRO-3 asks for: it gathers the weights of a layer in
+    all processes at once, and an encoder runs once for each length of its clips."""
+    for module in model.modules():
+        if isinstance(module, AudioEncoder):
+            module.common_passes = _largest_of_all
+
+
+def _largest_of_all(count: int) -> int:
+    found = torch.tensor(count, device=default_device())
+    torch.distributed.all_reduce(found, op=torch.distributed.ReduceOp.MAX)
+    return int(found)
 
 
 @contextmanager

@@ -19,7 +19,8 @@ HELD_OUT = "held_out_loss"
 
 
 class HeldOutLoss(TrainerCallback):
-    """Measures every `evaluate_every_steps` and stops the stage after `stop_after` measurements without improvement.
+    """Measures every `evaluate_every_steps`, saves where the stage is to leave its best weights, and stops the stage
+    after `stop_after` measurements without improvement.
 
     Every process measures all held-out batches, so that all come to the same decision. What was measured before a
     resume is read back from the metrics file.
@@ -45,11 +46,20 @@ class HeldOutLoss(TrainerCallback):
             self.measured[state.global_step] = held_out_loss(model, self.batches)
             if self.is_over:
                 control.should_training_stop = control.should_save = True
+            if self.best_step == state.global_step:
+                control.should_save = True
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if logs is not None and "loss" in logs and state.global_step in self.measured:
             logs[HELD_OUT] = self.measured[state.global_step]
+
+    @property
+    def best_step(self) -> int | None:
+        """The step whose weights the stage leaves, as far as was measured; None where it leaves the last ones."""
+        if not self.stage.keeps_best or not self.measured:
+            return None
+        return min(sorted(self.measured), key=self.measured.__getitem__)
 
     @property
     def is_over(self) -> bool:

@@ -61,6 +61,7 @@ def enter_stage(model: nn.Module, stage: StageSection, *, num_classes: int = 0, 
         total = sum(_size(parameter) for _, parameter in parameters)
         counts.append(PartCount(part, total, sum(_size(parameter) for _, parameter in chosen)))
     model.set_lora_scale(stage.lora_scale)
+    model.mix_positions = stage.mix_positions
     return counts
 
 

@@ -31,17 +31,18 @@ from lalm.recipe.schema import Recipe, StageSection
 from lalm.training import run_folder as folders
 from lalm.training.batches import NamedBatches, check_data_present, fill_state_cache, open_clip_store
 from lalm.training.breakdown import LossBreakdown
-from lalm.training.callbacks import StageLog, TensorBoardLog, check_loggers, has_tensorboard, say
+from lalm.training.callbacks import StageLog, TensorBoardLog, WandbLog, check_loggers, has_tensorboard, say
 from lalm.training.checkpoints import TRAINED, split_heads, write_json
 from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
-from lalm.training.deepspeed import announce_single_process, leave_zero
-from lalm.training.distributed import join_processes, tells_of_a_lost_process
+from lalm.training.deepspeed import announce_single_process, go_without_cpu_kernel, leave_zero
+from lalm.training.distributed import check_launcher, join_processes, tells_of_a_lost_process
 from lalm.training.dry_run import print_plan
 from lalm.training.held_out import HeldOutLoss
 from lalm.training.metrics import MetricsFile, read_metrics
 from lalm.training.plots import plot_loss
 from lalm.training.run_folder import RunFolder
 from lalm.training.stages import describe, enter_stage, load_trained_tensors, part_names, widen
+from lalm.training.start import load_start, resolve_start
 from lalm.training.trainer import LalmTrainer, check_distribution, training_arguments
 
 PLAN = "plan.json"
@@ -90,11 +91,14 @@ def run_recipe(
 
     Raises:
         RecipeError: if a stage does not exist, or the recipe differs from the run's.
+        CheckpointError: if `init` names no run that this one can start from.
         DataError: if the data is missing or too much of it is unusable.
         TrainingError: if the loss is no number, or the processes that were launched do not meet.
         CheckpointError: if a checkpoint is damaged or cannot be written.
     """
+    check_launcher(wants_deepspeed=recipe.deepspeed is not None)
     if recipe.deepspeed is not None:
+        go_without_cpu_kernel()
         announce_single_process()
     state = join_processes()
     console = console or Console()
@@ -102,6 +106,7 @@ def run_recipe(
         console = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    recipe = resolve_start(recipe)
     chosen = select_stages(recipe, stage=stage, from_stage=from_stage, until=until)
     check_loggers(recipe)
     check_data_present(recipe)
@@ -165,7 +170,7 @@ def _open_folder(
 def _train_stages(
     recipe: Recipe, folder: RunFolder, todo: list[int], state: PartialState, console: Console, allow: Collection[str]
 ) -> None:
-    model, processor = build_model(recipe)
+    model, processor = _fresh_model(recipe)
     clips = open_clip_store(recipe, processor, folder.path)
     cache = fill_state_cache(recipe, todo, model, processor, clips, state, console)
     run = _Run(recipe, folder, state, console, model, processor, clips, cache, allow)
@@ -176,13 +181,13 @@ def _train_stages(
         # one must not see what was trained since.
         if index != todo[0] and (recipe.deepspeed is not None or recipe.lineage(index) != held):
             leave_zero()
-            run.model, _ = build_model(recipe)
+            run.model, _ = _fresh_model(recipe)
             _load_finished(run, recipe.lineage(index))
         _train_stage(run, index)
         held = [*recipe.lineage(index), index]
     if recipe.deepspeed is not None:
         leave_zero()
-        run.model, _ = build_model(recipe)
+        run.model, _ = _fresh_model(recipe)
         _load_finished(run, held)
     if state.is_main_process:
         run.model.end_objectives()
@@ -190,6 +195,13 @@ def _train_stages(
         last = recipe.stages[todo[-1]].name
         save_trained(folder.path, run.model.eval(), processor, recipe, stage=last)
         say(console, f"Saved to {folder.path}")
+
+
+def _fresh_model(recipe: Recipe) -> tuple[LalmForConditionalGeneration, LalmProcessor]:
+    """The model that the first stage starts with."""
+    model, processor = build_model(recipe)
+    load_start(model, recipe)
+    return model, processor
 
 
 def _load_finished(run: _Run, indices: Sequence[int]) -> None:
@@ -211,6 +223,7 @@ def _train_stage(run: _Run, index: int) -> None:
         run.clips,
         run.cache,
         world_size=run.state.num_processes,
+        in_one_row=run.model.packs_in_one_row,
         continuations=_continuations(run, index, folder) if section.answers == "continued" else None,
     )
     counts = enter_stage(run.model, section, num_classes=len(data.classes), seed=run.recipe.seed + index)
@@ -227,8 +240,8 @@ def _train_stage(run: _Run, index: int) -> None:
     )
     first_step = _steps_before(run, index)
     breakdown = LossBreakdown(
-        sorted({example.record.task for example in data.examples}),
-        sorted({example.source for example in data.examples}),
+        data.examples.tasks,
+        data.examples.sources,
         list(section.objective_weights()),
     )
     columns = [*breakdown.columns, *(f"grad_norm/{count.part}" for count in counts if count.num_trainable)]
@@ -245,12 +258,15 @@ def _train_stage(run: _Run, index: int) -> None:
     callbacks: list = [log] if held_out is None else [held_out, log]
     if "tensorboard" in run.recipe.output.log_to and has_tensorboard():
         callbacks.append(TensorBoardLog(run.folder.path / "tensorboard", first_step))
+    if "wandb" in run.recipe.output.log_to:
+        callbacks.append(WandbLog(run.recipe, run.folder.path / "wandb", first_step))
     trainer = LalmTrainer(
         run.model,
         args,
         stage=section,
         train_dataset=NamedBatches(data, run.clips),
         keep_checkpoints=run.recipe.output.keep_checkpoints,
+        best_step=lambda: None if held_out is None else held_out.best_step,
         callbacks=callbacks,
         breakdown=breakdown,
     )
@@ -276,8 +292,12 @@ def _train_stage(run: _Run, index: int) -> None:
     trainer.accelerator.free_memory()
     run.state.wait_for_everyone()
     if run.state.is_main_process:
-        _finish_stage(run, section, data, time.perf_counter() - started)
+        _finish_stage(
+            run, section, data, time.perf_counter() - started, None if held_out is None else held_out.best_step
+        )
     run.state.wait_for_everyone()
+    if section.keeps_best and run.recipe.deepspeed is None:
+        _load_finished(run, [index])
 
 
 def _continuations(run: _Run, index: int, folder: Path) -> dict[str, str]:
@@ -308,13 +328,15 @@ def _last_checkpoint(run: _Run, section: StageSection) -> str:
     return f"The last whole checkpoint is {last}." if last else "The stage has no checkpoint yet."
 
 
-def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: float) -> None:
+def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: float, best_step: int | None) -> None:
     rows = [row for row in read_metrics(run.folder.metrics_file) if row["stage"] == section.name]
     last = [row["loss"] for row in rows[-MEAN_OF_LAST:]]
-    checkpoint = run.folder.last_checkpoint(section.name)
-    split_heads(checkpoint / TRAINED, run.folder.stage(section.name), data.classes)
+    folder = run.folder.stage(section.name)
+    checkpoint = folder / f"checkpoint-{best_step}" if best_step else run.folder.last_checkpoint(section.name)
+    split_heads(checkpoint / TRAINED, folder, data.classes)
     loss = sum(last) / len(last)
     num_steps = int(rows[-1]["step"])
+    kept = [row for row in reversed(rows) if row["step"] <= (best_step or num_steps)]
     run.folder.mark_done(
         section.name,
         {
@@ -326,7 +348,8 @@ def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: fl
             "dropped": len(data.dropped),
             "truncated": data.num_truncated,
             "loss": loss,
-            "held_out_loss": next((row["held_out_loss"] for row in reversed(rows) if row["held_out_loss"]), None),
+            "kept_step": best_step or num_steps,
+            "held_out_loss": next((row["held_out_loss"] for row in kept if row["held_out_loss"]), None),
             "training_seconds": sum(row["seconds"] for row in rows),
             "wall_seconds": seconds,
         },

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from lalm.errors import CheckpointError, TrainingError
 from lalm.recipe.schema import Recipe, StageSection
 from lalm.training import checkpoints
+from lalm.training.batches import NamedBatches
 from lalm.training.breakdown import LossBreakdown
-from lalm.training.deepspeed import deepspeed_settings, load_engine, whole_parameters
+from lalm.training.deepspeed import deepspeed_settings, even_out_passes, load_engine, whole_parameters
 from lalm.training.distributed import uses_cpu
 from lalm.training.items import count_items
 from lalm.training.schedule import share_of_peak
@@ -60,7 +61,7 @@ def training_arguments(
         logging_nan_inf_filter=False,
         log_level="error",
         disable_tqdm=True,
-        report_to=["wandb"] if "wandb" in recipe.output.log_to else [],
+        report_to=[],
         run_name=f"{recipe.name}-{stage.name}",
         seed=seed,
         data_seed=seed,
@@ -86,13 +87,23 @@ class ProcessShare(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.batches[index * self.world_size + self.rank]
 
+    def save_place(self, folder: Path, step: int) -> None:
+        """Writes into a checkpoint what it takes to go on with the data at `step`."""
+        if isinstance(self.batches, NamedBatches):
+            self.batches.save_place(folder, self.rank, step)
+
+    def seek(self, folder: Path) -> None:
+        """Goes on with the data where a checkpoint was written."""
+        if isinstance(self.batches, NamedBatches):
+            self.batches.seek(folder, self.rank)
+
 
 class LalmTrainer(Trainer):
     """Trains one stage.
 
     Args:
         stage: rates, schedule, decay.
-        keep_checkpoints: how many checkpoints stay.
+        keep_checkpoints: how many checkpoints stay, and that of the step which `best_step` names, if any.
         train_dataset: micro-batches in order of step, accumulation, process: dicts of forward's arguments, with
             `record_ids` (list of str) and `audio_seconds` (float) beside them.
         breakdown: collects the loss by task, source and objective.
@@ -106,12 +117,13 @@ class LalmTrainer(Trainer):
         stage: StageSection,
         train_dataset: Dataset,
         keep_checkpoints: int,
+        best_step: Callable[[], int | None] = lambda: None,
         callbacks: list | None = None,
         breakdown: LossBreakdown | None = None,
     ):
         self.breakdown = breakdown
         self._part_norms: dict[str, float] = {}
-        self.stage, self.keep_checkpoints = stage, keep_checkpoints
+        self.stage, self.keep_checkpoints, self._best_step = stage, keep_checkpoints, best_step
         self._writes_to: Path | None = None
         self._step_ids: list[str] = []
         self._step_counts = {"records": 0.0, "audio_seconds": 0.0, "positions": 0.0}
@@ -257,7 +269,7 @@ class LalmTrainer(Trainer):
             if self.args.should_save:
                 checkpoints.publish(self._writes_to / name, folder / name)
                 shutil.rmtree(self._writes_to, ignore_errors=True)
-                checkpoints.keep_last(folder, self.keep_checkpoints)
+                checkpoints.keep_last(folder, self.keep_checkpoints, also=self._best_step())
             self.accelerator.wait_for_everyone()
         except (OSError, SafetensorError) as error:
             last = checkpoints.find_checkpoints(folder)
@@ -295,6 +307,8 @@ class LalmTrainer(Trainer):
         if not self.is_deepspeed_enabled:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if self.model_wrapped.zero_optimization_partition_weights() and self.args.world_size > 1:
+            even_out_passes(checkpoints.unwrap(self.model))
         if resume_from_checkpoint is not None:
             folder = Path(resume_from_checkpoint)
             check_names(self.model, folder / checkpoints.TRAINED)
@@ -303,12 +317,15 @@ class LalmTrainer(Trainer):
         return prepared
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.train_dataset.seek(Path(checkpoint))
         if checkpoint is not None and not self.is_deepspeed_enabled:
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer)
             checkpoints.load_scheduler(Path(checkpoint), self.lr_scheduler)
 
     def _save_rng_state(self, output_dir: str) -> None:
         checkpoints.save_random_state(Path(output_dir), self.args.process_index)
+        self.train_dataset.save_place(Path(output_dir), self.state.global_step)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import sys
+import types
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from lalm.errors import MissingPackageError
-from lalm.training.callbacks import StageLog, TensorBoardLog, check_loggers, say
+from lalm.training.callbacks import StageLog, TensorBoardLog, WandbLog, check_loggers, say
 from lalm.training.metrics import MetricsFile, read_metrics
 
 LOGS = {"loss": 2.0, "grad_norm": 0.1, "lr_lora": 1e-3, "records": 4.0, "audio_seconds": 6.0, "positions": 80.0}
@@ -70,3 +72,32 @@ def test_wandb_that_is_absent_is_named(monkeypatch):
     check_loggers(SimpleNamespace(output=SimpleNamespace(log_to=("tensorboard",))))
     with pytest.raises(MissingPackageError, match="'wandb'"):
         check_loggers(SimpleNamespace(output=SimpleNamespace(log_to=("wandb",))))
+
+
+@pytest.fixture
+def wandb_calls(monkeypatch):
+    """A stand-in for the package, which keeps what it is told."""
+    calls = []
+    run = SimpleNamespace(
+        log=lambda numbers, step: calls.append(("log", numbers, step)), finish=lambda: calls.append(("finish",))
+    )
+    module = types.ModuleType("wandb")
+    module.init = lambda **options: calls.append(("init", options)) or run
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return calls
+
+
+def test_wandb_gets_one_run_over_all_stages(wandb_calls, make_recipe, tmp_path):
+    recipe = make_recipe()
+    drive(WandbLog(recipe, tmp_path / "run" / "wandb", 0), steps=2)
+    drive(WandbLog(recipe, tmp_path / "run" / "wandb", 2), steps=3, start=1)
+    first, again = (options for kind, options in [call[:2] for call in wandb_calls if call[0] == "init"])
+    assert first == again
+    assert (first["name"], first["resume"], first["dir"]) == ("tiny", "allow", str(tmp_path / "run" / "wandb"))
+    assert first["config"]["language_model"]["lora"]["rank"] == 4
+    logged = [(numbers["train/loss"], step) for _, numbers, step in [call for call in wandb_calls if call[0] == "log"]]
+    assert logged == [(2.0, 1), (2.0, 2), (2.0, 4), (2.0, 5)]
+    assert wandb_calls[-1] == ("finish",)
+    other = WandbLog(recipe, tmp_path / "other", 0)
+    drive(other, steps=1)
+    assert wandb_calls[-3][1]["id"] != first["id"]

@@ -37,6 +37,9 @@ def test_the_last_ones_stay(tmp_path):
         make(tmp_path, step)
     checkpoints.keep_last(tmp_path, 2)
     assert [path.name for path in checkpoints.find_checkpoints(tmp_path)] == ["checkpoint-15", "checkpoint-20"]
+    make(tmp_path, 25)
+    checkpoints.keep_last(tmp_path, 1, also=15)
+    assert [path.name for path in checkpoints.find_checkpoints(tmp_path)] == ["checkpoint-15", "checkpoint-25"]
 
 
 def test_publish_replaces_what_was_there(tmp_path):

@@ -1,132 +1,82 @@
-"""Runs as processes of their own: killed by SIGKILL and started again, and two at once under torchrun."""
+"""Several processes of one run: started by each launcher as the README says, cut and resumed in other numbers."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import torch
+from curricula import tiny_curriculum, write_records
 from safetensors.torch import load_file
 
 from lalm.data.dataset import build_stage_data
 from lalm.data.examples import open_clips
 from lalm.model.build import build_model
+from lalm.recipe.load import save_recipe
 from lalm.training.checkpoints import find_checkpoints
 from lalm.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
-    reason="needs deepspeed, which builds its CPU kernels with a C++ compiler",
-)
-PROGRAM = (
-    "import sys; from lalm.recipe.load import load_recipe; from lalm.training.train import run_recipe; "
-    "run_recipe(load_recipe(sys.argv[1]))"
-)
-STARTUP_SECONDS = 240
-
-
-def write(recipe, folder: Path) -> Path:
-    path = folder / f"{recipe.run_folder().name}.yaml"
-    path.write_text(json.dumps(recipe.model_dump(mode="json")), encoding="utf-8")
-    return path
-
-
-def start(recipe_file: Path, *launcher: str) -> subprocess.Popen:
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    program = recipe_file.with_suffix(".py")
-    program.write_text(PROGRAM, encoding="utf-8")
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(program), str(recipe_file)],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen) -> None:
-    output, _ = process.communicate(timeout=STARTUP_SECONDS)
-    assert process.returncode == 0, output[-4000:]
-
-
-def num_rows(path: Path) -> int:
-    return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
+ZERO_3 = {"zero_optimization": {"stage": 3}}
+LIMIT_SECONDS = 300
+BIN = Path(sys.executable).parent
 
 
 def losses(folder: Path) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "metrics.csv")]
 
 
-def longer(recipe_values: dict) -> list[dict]:
-    return [{**stage, "steps": 60, "save_every_steps": 7} for stage in recipe_values["stages"]]
-
-
-def test_sigkill_at_random_points(make_recipe, tmp_path):
-    stages = longer(make_recipe().model_dump(mode="json"))
-    twin, run = make_recipe("twin", stages=stages), make_recipe("killed", stages=stages)
-    finish(start(write(twin, tmp_path)))
-    file, metrics = write(run, tmp_path), run.run_folder() / "metrics.csv"
-    points = random.Random(3)
-    num_kills = 0
-    for _ in range(3):
-        process = start(file)
-        wanted = num_rows(metrics) + points.randint(10, 30)
-        until = time.monotonic() + STARTUP_SECONDS
-        while process.poll() is None and num_rows(metrics) < wanted and time.monotonic() < until:
-            time.sleep(0.001)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            num_kills += 1
-        process.communicate()
-    assert num_kills >= 2
-    finish(start(file))
-    assert losses(run.run_folder()) == losses(twin.run_folder())
-    ours, theirs = (load_file(recipe.run_folder() / "trained.safetensors") for recipe in (run, twin))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
-@pytest.mark.parametrize(
-    "deepspeed",
-    [
-        pytest.param(None, id="ddp"),
-        pytest.param({"zero_optimization": {"stage": 2}}, id="zero2", marks=needs_deepspeed),
-        pytest.param({"zero_optimization": {"stage": 3}}, id="zero3", marks=needs_deepspeed),
-    ],
-)
-def test_two_processes_train_the_recipe(make_recipe, tmp_path, deepspeed):
-    """A recipe under torchrun, unchanged: the losses of one process, to float32's order of summation."""
-    base = make_recipe().model_dump(mode="json")
-    language_model = {**base["language_model"], "lora": {"rank": 4, "dropout": 0.0}}
-    one, two = (make_recipe(name, language_model=language_model, deepspeed=block)
-                for name, block in (("one", None), ("two", deepspeed)))  # fmt: skip
-    finish(start(write(one, tmp_path)))
-    finish(start(write(two, tmp_path), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"))
-    assert losses(two.run_folder()) == pytest.approx(losses(one.run_folder()), abs=2e-5)
-    ours, theirs = (load_file(recipe.run_folder() / "trained.safetensors") for recipe in (one, two))
-    for name in theirs:
-        assert (ours[name] - theirs[name]).abs().max() < 1e-3, name
-
-
 def without_dropout(make_recipe) -> dict:
     return {**make_recipe().model_dump(mode="json")["language_model"], "lora": {"rank": 4, "dropout": 0.0}}
 
 
-def torchrun(num_processes: int) -> tuple[str, ...]:
-    return ("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}")
+@pytest.mark.parametrize(
+    ("launcher", "overrides", "banner"),
+    [
+        pytest.param(["torchrun", "--standalone", "--nproc-per-node", "2", "-m"], [], "", id="torchrun"),
+        pytest.param(
+            ["deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"],
+            ["deepspeed={zero_optimization: {stage: 2}}"],
+            "world_size=2",
+            id="deepspeed",
+            marks=needs_deepspeed,
+        ),
+    ],
+)
+def test_a_launcher_of_the_readme_trains(tmp_path, launcher, overrides, banner):
+    """The command line itself; the losses are those of one process."""
+    write_records(tmp_path / "data")
+    stages = [{"name": "align", "learning_rates": {"projector": 0.01, "lora": 0.01}, "steps": 3, "batch_records": 4}]
+    changes = [f"stages={json.dumps(stages)}", *overrides]
+    recipe = tiny_curriculum(tmp_path, "run", "salmonn", *changes, dropout=0.0)
+    save_recipe(recipe, tmp_path / "recipe.yaml")
+    root = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, str(BIN / launcher[0]), *launcher[1:], "lalm", "train", str(tmp_path / "recipe.yaml")],
+        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
+             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert banner in done.stdout + done.stderr
+    assert json.loads((tmp_path / "run/stages/align/plan.json").read_text())["processes"] == 2
+    one = tiny_curriculum(tmp_path, "one", "salmonn", f"stages={json.dumps(stages)}", dropout=0.0)
+    from lalm.training.train import run_recipe
+
+    assert losses(tmp_path / "run") == pytest.approx(losses(run_recipe(one)), abs=2e-5)
 
 
-def test_four_processes_train_three_objectives_as_one_does(make_recipe, tmp_path):
+def test_four_processes_train_three_objectives_as_one_does(make_recipe, runs):
     """Texts and clips are gathered from all processes, records count alike: the losses of one process, to float32's
     order of summation."""
     stage = {
@@ -142,8 +92,8 @@ def test_four_processes_train_three_objectives_as_one_does(make_recipe, tmp_path
     one, four = (
         make_recipe(name, language_model=without_dropout(make_recipe), stages=[stage]) for name in ("one", "four")
     )
-    finish(start(write(one, tmp_path)))
-    finish(start(write(four, tmp_path), *torchrun(4)))
+    runs(one)
+    runs(four, 4)
     assert losses(four.run_folder()) == pytest.approx(losses(one.run_folder()), abs=5e-5)
     ours, theirs = (read_metrics(recipe.run_folder() / "metrics.csv") for recipe in (four, one))
     for a, b in zip(ours, theirs, strict=True):
@@ -151,46 +101,75 @@ def test_four_processes_train_three_objectives_as_one_does(make_recipe, tmp_path
             assert a[name] == pytest.approx(b[name], abs=2e-4), name
 
 
+CROSS_ATTENTION = {"every": 1, "num_heads": 2, "head_size": 8}
+QUESTION_READER = {
+    "name": "qformer", "window_steps": 17, "num_layers": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 32,
+    "dropout": 0.0, "reads_question": True}  # fmt: skip
+
+
 @needs_deepspeed
-def test_a_process_with_text_alone_holds_up_nobody(make_recipe, tmp_path):
-    """ZeRO-3 gathers the projector in every process; one whose micro-batch has no clip sends silence through it."""
+@pytest.mark.parametrize(
+    ("block", "changes"),
+    [
+        pytest.param(ZERO_3, {}, id="zero3"),
+        pytest.param(ZERO_3, {"data": {"cache_states": False}}, id="zero3-live-encoder"),
+        pytest.param(ZERO_3, {"projector": QUESTION_READER}, id="zero3-question-reader"),
+        pytest.param(ZERO_3, {"language_model": {"cross_attention": CROSS_ATTENTION}}, id="zero3-cross-attention"),
+        pytest.param(
+            None,
+            {"language_model": {"cross_attention": CROSS_ATTENTION}, "stage": {"gradient_checkpointing": True}},
+            id="plain-cross-attention-checkpointing",
+        ),
+    ],
+)
+def test_a_process_with_text_alone_holds_up_nobody(make_recipe, tmp_path, runs, block, changes):
+    """ZeRO-3 gathers the weights of a module in every process, and DDP waits for every gradient: one whose micro-batch
+    has no clip sends silence through tower, projector and blocks."""
     path = tmp_path / "data" / "train.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for number, line in enumerate(lines):
         if number % 2:
             line["audio"] = []
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    base = make_recipe().model_dump(mode="json")
-    stage = {"name": "mixed", "learning_rates": {"projector": 0.01, "lora": 0.01}, "steps": 6, "batch_records": 2}
-    data = {**base["data"], "packing": "rows"}
-    block = {"zero_optimization": {"stage": 3}}
-    one, two = (
-        make_recipe(name, language_model=without_dropout(make_recipe), stages=[stage], data=data, deepspeed=settings)
-        for name, settings in (("one", None), ("two", block))
-    )
+    stage = {"name": "mixed", "learning_rates": {"projector": 0.01, "lora": 0.01}, "steps": 4, "batch_records": 2}
+    values = {
+        "stages": [stage | changes.get("stage", {})],
+        "data": make_recipe().model_dump(mode="json")["data"] | {"packing": "rows"} | changes.get("data", {}),
+        "language_model": without_dropout(make_recipe) | changes.get("language_model", {}),
+        **({"projector": changes["projector"]} if "projector" in changes else {}),
+    }
+    one, two = (make_recipe(name, deepspeed=settings, **values) for name, settings in (("one", None), ("two", block)))
     _, processor = build_model(one)
     shares = build_stage_data(two, 0, processor, open_clips(two, processor.sampling_rate), world_size=2)
     hears = [any(shares.examples[index].clips for index in batch) for batch in shares.plan]
     assert any(first != second for first, second in zip(hears[::2], hears[1::2], strict=True))
-    finish(start(write(one, tmp_path)))
-    finish(start(write(two, tmp_path), *torchrun(2)))
+    runs(one)
+    runs(two, 2)
     assert losses(two.run_folder()) == pytest.approx(losses(one.run_folder()), abs=5e-5)
 
 
-def test_a_process_that_dies_leaves_a_usable_checkpoint(make_recipe, tmp_path):
-    """One process of two is killed outright: the run ends, and the same command goes on from the last checkpoint."""
-    stages = longer(make_recipe().model_dump(mode="json"))[:1]
-    run, twin = (make_recipe(name, stages=stages) for name in ("killed", "twin"))
-    finish(start(write(twin, tmp_path), *torchrun(2)))
-    process = start(write(run, tmp_path), *torchrun(2))
-    metrics = run.run_folder() / "metrics.csv"
-    until = time.monotonic() + STARTUP_SECONDS
-    while process.poll() is None and num_rows(metrics) < 20 and time.monotonic() < until:
-        time.sleep(0.005)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    process.communicate(timeout=STARTUP_SECONDS)
-    assert process.returncode != 0
-    assert find_checkpoints(run.run_folder() / "stages" / "align")
-    finish(start(write(run, tmp_path), *torchrun(2)))
-    assert losses(run.run_folder()) == losses(twin.run_folder())
+@needs_deepspeed
+@pytest.mark.parametrize("block", [None, ZERO_3], ids=["plain", "zero3"])
+def test_a_dead_process_leaves_a_checkpoint_and_another_number_goes_on_where_it_can(make_recipe, runs, block):
+    """The second of two processes is killed. Without ZeRO one process finishes at the losses of two; under ZeRO one
+    process is refused and two go on."""
+    stage = {"name": "align", "learning_rates": {"projector": 0.01, "lora": 0.01}, "steps": 6, "batch_records": 4,
+             "micro_batch_tokens": 400, "save_every_steps": 2}  # fmt: skip
+    language_model = without_dropout(make_recipe)
+    whole, run = (make_recipe(name, stages=[stage], language_model=language_model, deepspeed=block)
+                  for name in ("whole", "run"))  # fmt: skip
+    runs(whole, 2)
+    said = runs(run, 2, fails=True, die={"stage": "align", "step": 3, "moment": "step", "ranks": [1]})
+    folder = run.run_folder() / "stages" / "align"
+    assert [path.name for path in find_checkpoints(folder)] == ["checkpoint-2"]
+    if block is None:
+        assert "stage 'align': another process of the run is gone" in said
+        assert f"The last whole checkpoint is {folder / 'checkpoint-2'}." in said
+        assert "Note: was trained on 2 process(es), goes on with 1" in runs(run, 1)
+    else:
+        said = runs(run, 1, fails=True)
+        assert "its checkpoint was written by 2 processes, each with its own share of the optimizer; 1 cannot" in said
+        runs(run, 2)
+    assert losses(run.run_folder()) == pytest.approx(losses(whole.run_folder()), abs=2e-5)
+    ours, theirs = (load_file(recipe.run_folder() / "trained.safetensors") for recipe in (run, whole))
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-3
