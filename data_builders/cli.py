@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from data_builders.llm_writer.command import write
+
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Fetch recordings and build audio question-answer sets."
 )
@@ -134,6 +136,9 @@ def import_records(
         console.print(f"{out}: {result.count} records; {len(result.problems)} rows left out")
         if not result.count:
             raise typer.Exit(1)
+
+
+app.command()(write)
 
 
 def main() -> None:
