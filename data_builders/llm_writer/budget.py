@@ -31,8 +31,8 @@ class Prices:
 class Budget:
     """Ceilings of a run.
 
-    `max_cost` counts everything that the journal has paid for, earlier runs included; `max_requests` counts the attempts
-    of this run. The first attempt that does not fit ends the spending for all.
+    `max_cost` counts everything that the journal has paid for, earlier runs included; `max_requests` counts the
+    attempts of this run. The first attempt that does not fit ends the spending for all.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ _LEAKS = re.compile(
     re.IGNORECASE,
 )
 _REFUSALS = re.compile(
-    r"^\W*(?:i(?:'m| am) (?:sorry|unable|not able)|sorry|unfortunately|i can(?:no|')t|it is (?:not possible|impossible) to"
+    r"^\W*(?:i(?:'m| am) (?:sorry|unable|not able)|sorry|unfortunately|i can(?:no|')t|it is (?:not possible|impossible)"
     r"|(?:the )?(?:audio|recording|clip) (?:was|is) not (?:provided|available)|there is (?:not enough|insufficient))",
     re.IGNORECASE,
 )

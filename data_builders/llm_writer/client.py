@@ -161,7 +161,7 @@ class Client:
             await self.budget.settle(reserved, cost)
 
     async def _wait_for_leave(self, request: LlmRequest) -> None:
-        """Returns when an attempt may be made; a slot is held meanwhile, so that not all waiting requests are released."""
+        """Returns when an attempt may be made. A slot is held meanwhile, so that few set out when a pause ends."""
         if self.stopped:
             raise NotYet(self.stopped)
         await self.breaker.enter()

@@ -78,8 +78,8 @@ def write(
 ) -> None:
     """Have a language model write open questions and answers, grounded in what is known of each clip.
 
-    Every reply is kept in a journal before it is used. Stopped or killed, the same command goes on where it was and asks
-    for nothing twice.
+    Every reply is kept in a journal before it is used. Stopped or killed, the same command goes on where it was and
+    asks for nothing twice.
     """
     from data_builders.llm_writer.endpoint import Sampling
     from data_builders.llm_writer.facts import read_facts
@@ -286,9 +286,8 @@ def _print_estimate(
     )
     typer.echo(f"about {guess.prompt_tokens} prompt tokens and {guess.reply_tokens} reply tokens")
     typer.echo(f"about {guess.cost:.6g}, at most {guess.most_cost:.6g} in the first round")
-    typer.echo(
-        f"about {guess.seconds / 60:.1f} minutes, bound by {guess.bound_by}, at {seconds_per_reply:g} s a reply (assumed)"
-    )
+    minutes = f"about {guess.seconds / 60:.1f} minutes, bound by {guess.bound_by}"
+    typer.echo(f"{minutes}, at {seconds_per_reply:g} s a reply (assumed)")
     if job.recipe.needs:
         typer.echo(f"not counted: calls of a helper that can {' and '.join(job.recipe.needs)}, and what waits for them")
     skipped = sum(count for reason, count in written.rejected.items() if reason)

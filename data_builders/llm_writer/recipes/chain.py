@@ -1,6 +1,6 @@
 """Chains of thought with a checked end: the writer never sees the known answer, and a chain that misses it is dropped.
 
-The question is one that is known of the clip (with options, yes or no, a number), else one that its timed events decide.
+The question is known of the clip (with options, yes or no, a number), or else follows from its timed events.
 """
 
 from __future__ import annotations
@@ -84,8 +84,13 @@ def _bare(text: str) -> list[str]:
 async def _write(asker: Asker) -> list[Row]:
     question = known_question(asker.facts, asker.seed)
     assert question is not None
-    slots = {"question": question.question, "choices": question.choices}
-    return await asker.ask("chain", Chain, lambda reply: check(reply, question, asker.facts), **slots)
+    return await asker.ask(
+        "chain",
+        Chain,
+        lambda reply: check(reply, question, asker.facts),
+        question=question.question,
+        choices=question.choices,
+    )
 
 
 RECIPE = WritingRecipe(

@@ -30,7 +30,7 @@ def ill_posed(facts: Facts) -> str:
 
 
 def check(reply: NineAnswers, facts: Facts) -> Checked:
-    """An answer of null is left out with that reason; one number of fixed answers too many or few spoils their order."""
+    """An answer of null is left out with that reason. Fixed answers too many or too few have lost their order."""
     if len(reply.fixed) != len(FIXED):
         return Checked([], [f"'fixed' has {len(reply.fixed)} answers for {len(FIXED)} questions"])
     rows, reasons = [], []
@@ -45,8 +45,7 @@ def check(reply: NineAnswers, facts: Facts) -> Checked:
 
 
 async def _write(asker: Asker) -> list[Row]:
-    check_reply = lambda reply: check(reply, asker.facts)  # noqa: E731
-    return await asker.ask("music_qa", NineAnswers, check_reply, fixed=FIXED, count=FREE)
+    return await asker.ask("music_qa", NineAnswers, lambda reply: check(reply, asker.facts), fixed=FIXED, count=FREE)
 
 
 RECIPE = WritingRecipe(

@@ -1,4 +1,4 @@
-"""Instructions that are said aloud, after SpeechInstruct (SpeechGPT, arXiv 2305.11000): the clip, then a voice that asks.
+"""Instructions said aloud, after SpeechInstruct (SpeechGPT, arXiv 2305.11000): the clip, then a voice that asks.
 
 A row hears two audio files and reads nothing but their places; the words are kept in `meta`.
 """

@@ -1,4 +1,5 @@
-"""Captions in three stages, after AudioSetCaps (arXiv 2411.18953): a listener reports, a writer merges, a score decides.
+"""Captions in three stages, after AudioSetCaps (arXiv 2411.18953): a listener reports, a writer merges, a score
+decides.
 
 The only recipe for clips of which nothing is known; the listener may be a trained run of this project.
 """
