@@ -64,10 +64,8 @@ class OpenAiServer:
             raise EndpointFault("no connection", repr(error)) from None
         except self._httpx.TimeoutException as error:
             raise EndpointFault("time-out", repr(error), maybe_paid=True) from None
-        except self._httpx.TransportError as error:
+        except self._httpx.RequestError as error:  # The connection broke before or within the reply.
             raise EndpointFault("dropped", repr(error), maybe_paid=True) from None
-        except self._httpx.DecodingError as error:
-            raise EndpointFault("truncated", repr(error), maybe_paid=True) from None
         if response.status_code == 400 and structured and request.schema and _is_about_the_schema(response):
             self._structured = False
             return await self.ask(request)

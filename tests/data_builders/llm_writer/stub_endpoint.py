@@ -28,7 +28,7 @@ class StubEndpoint:
     Args:
         answer: the reply's text for a request body.
         plan: the fault for request number n (from 0), None for none. A fault of the text only befalls first asks.
-        delay_seconds: how long a good reply takes.
+        delay_seconds: how long a good reply takes, on average.
         hang_seconds: how long a "time-out" keeps the connection open.
     """
 
@@ -51,6 +51,7 @@ class StubEndpoint:
         self.answered: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self.authorization: set[str | None] = set()
+        self._rng = random.Random(0)
         self.in_flight = self.most_in_flight = 0
         self.in_flight_at_arrival: list[int] = []
 
@@ -128,7 +129,7 @@ class StubEndpoint:
             return await self._send(writer, 200, "<html>Bad gateway</html>")
         if fault == "not a reply":
             return await self._send(writer, 200, '{"choices": []}')
-        await asyncio.sleep(self.delay_seconds)
+        await asyncio.sleep(self.delay_seconds * self._rng.uniform(0.5, 1.5))
         text = self.answer(body)
         if fault == "cut content":
             text = text[: len(text) // 2]
