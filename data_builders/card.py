@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_builders.clips import Skipped
+from data_builders.filters.base import Funnel
 from data_builders.stats import blind_accuracy, task_stats
 
 if TYPE_CHECKING:
@@ -32,8 +33,14 @@ CONFOUNDS = """\
 """
 
 
-def write_card(folder: Path, asked: dict[str, Asked], skipped: Sequence[Skipped], request: dict[str, Any]) -> None:
-    """Writes README.md into the folder of a set."""
+def write_card(
+    folder: Path,
+    asked: dict[str, Asked],
+    skipped: Sequence[Skipped],
+    request: dict[str, Any],
+    funnel: Funnel | None = None,
+) -> None:
+    """Writes README.md into the folder of a set; `funnel` is what its records went through."""
     blind = blind_accuracy(asked["train"].records, asked["test"].records)
     rows = {split: {row.task: row for row in task_stats(asked[split].records)} for split in asked}
     lines = [
@@ -66,6 +73,7 @@ def write_card(folder: Path, asked: dict[str, Asked], skipped: Sequence[Skipped]
         f"| {name} | {spoken['train'][name]} | {spoken['validation'][name]} | {spoken['test'][name]} |"
         for name in sorted(spoken["train"])
     ]
+    lines += funnel_lines(funnel) if funnel else []
     lines += ["", "## Sources and licences", ""]
     licences = Counter((record.source, record.licence) for split in asked for record in asked[split].records)
     lines += [f"- {name} ({licence}): {count} records" for (name, licence), count in sorted(licences.items())]
@@ -88,6 +96,31 @@ def write_card(folder: Path, asked: dict[str, Asked], skipped: Sequence[Skipped]
     lines += ["", f"## Left out: {len(skipped)} recordings", ""]
     lines += [f"- {reason}: {count}" for reason, count in Counter(entry.reason for entry in skipped).most_common(12)]
     (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def funnel_lines(funnel: Funnel) -> list[str]:
+    """The funnel of the filters and the blind baseline that they measured, as Markdown."""
+    lines = ["", "## Filters", "", "| filter | entered | kept | rejected for |", "|---|---|---|---|"]
+    for step in funnel.steps:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in step.reasons.most_common()) or "-"
+        lines.append(f"| {step.name} | {step.entered} | {step.kept} | {reasons} |")
+    blind = funnel.reports.get("blind")
+    if blind:
+        lines += [
+            "",
+            "## Blind baseline",
+            "",
+            "Closed questions of every split that a classifier answers from their words alone, without audio",
+            "(cross-validated by clip). `above chance`: how many it answers beyond what chance explains; they are",
+            "named in `provenance.filters.blind`, or left out. `longest`: taking the longest option.",
+            "",
+            "| task | questions | blind | chance | majority | longest | above chance |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for task, row in blind.items():
+            shares = " | ".join(f"{row[key]:.2f}" for key in ("accuracy", "chance", "majority", "longest_option"))
+            lines.append(f"| {task} | {row['questions']} | {shares} | {row['dropped']} |")
+    return lines
 
 
 def notice(packages: Any) -> str:

@@ -7,7 +7,12 @@ from typing import Annotated
 
 import typer
 
-from data_builders.llm_writer.command import write
+from data_builders.commands.errors import one_line_errors as _errors
+from data_builders.commands.filtering import decontaminate, dedupe, filter_records, register
+from data_builders.commands.sealing import export_to_shards, validate
+from data_builders.commands.splitting import split
+from data_builders.commands.viewing import view
+from data_builders.commands.writing import write
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Fetch recordings and build audio question-answer sets."
@@ -138,7 +143,10 @@ def import_records(
             raise typer.Exit(1)
 
 
-app.command()(write)
+app.command("filter")(filter_records)
+app.command("export-to-shards")(export_to_shards)
+for _command in (dedupe, decontaminate, register, split, validate, view, write):
+    app.command()(_command)
 
 
 def main() -> None:
@@ -151,17 +159,3 @@ def _known(name: str) -> None:
 
     if name not in SETS:
         raise DataError(f"set: '{name}' is not known. Accepted: {', '.join(SETS)}.")
-
-
-class _errors:
-    """Prints an error of the user's files in one line and exits with 1; anything else keeps its traceback."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind, error, traceback) -> None:
-        from lalm.errors import LalmError
-
-        if isinstance(error, LalmError):
-            typer.secho(str(error), fg="red", err=True)
-            raise typer.Exit(1) from None

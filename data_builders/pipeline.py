@@ -19,6 +19,7 @@ from pathlib import Path
 
 from data_builders.asking import Asked, ask_all
 from data_builders.card import notice, write_card
+from data_builders.checking import check_asked
 from data_builders.clips import SPLITS, Clip, Skipped, Split
 from data_builders.debs import Fetched, describe, fetch_package
 from data_builders.questions.base import Context
@@ -138,6 +139,8 @@ def build_from_clips(
         for split in SPLITS:
             context = context_of(clips, splits, split)
             asked[split] = ask_all(split, [*stored, *scenes], written, context, size.records[split], seed)
+        asked, funnel = check_asked(asked, scratch)
+        for split in SPLITS:
             write_records(scratch / f"{split}.jsonl", asked[split].records)
         torn = leaks(
             {
@@ -154,7 +157,7 @@ def build_from_clips(
             if entry.file not in used:
                 (scratch / "clips" / entry.file).unlink()
         counts: dict[str, int] = {split: len(asked[split].records) for split in SPLITS}
-        write_card(scratch, asked, skipped, request)
+        write_card(scratch, asked, skipped, request, funnel)
         (scratch / "NOTICE").write_text(notice(request["packages"]), encoding="utf-8")
         manifest = {
             "request": request,
@@ -205,7 +208,7 @@ def builder_fingerprint() -> str:
     digest = hashlib.sha256()
     here = Path(__file__).parent
     for path in sorted([*here.rglob("*.py"), *here.rglob("*.yaml")]):
-        if path.name != "cli.py":
+        if path.name != "cli.py" and not {"commands", "view"} & set(path.relative_to(here).parts):
             digest.update(str(path.relative_to(here)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
 
 from data_builders.cli import app as data_app
 from lalm import __version__
-from lalm.commands import cache, chat, check, doctor, evaluate, models, recipes, show, train
+from lalm.commands import bench, cache, chat, check, doctor, evaluate, models, recipes, runs, show, train
 from lalm.errors import LalmError
 
 USER_ERROR = 2
@@ -27,8 +28,10 @@ app.command()(evaluate.evaluate)
 app.command()(chat.chat)
 app.command()(check.check)
 app.command()(show.show)
+app.command()(runs.runs)
 app.command()(doctor.doctor)
 app.command()(cache.cache)
+app.add_typer(bench.app, name="bench")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(models.app, name="models")
 app.add_typer(data_app, name="data")
@@ -43,6 +46,8 @@ def _lalm(version: bool = typer.Option(False, "--version", help="Show the versio
 
 def main() -> None:
     """Runs the command line. An error of the user's files is one red message and exit status 2, without a traceback."""
+    # bitsandbytes 0.50 warns of an optional 4-bit kernel whenever peft imports it, whatever is done then.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         app()
     except LalmError as error:

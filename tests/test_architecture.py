@@ -32,9 +32,10 @@ FLOORS = {
     "lalm.evaluation": 8,
     "lalm.serving": 8,
     "data_builders": 8,
-    "lalm.commands": 9,
-    "lalm.cli": 10,
-    "lalm.__main__": 11,
+    "lalm.bench": 9,
+    "lalm.commands": 10,
+    "lalm.cli": 11,
+    "lalm.__main__": 12,
 }
 """A file imports from lower floors only; `lalm` itself is the public names, which load on first use."""
 

@@ -31,6 +31,20 @@ GOLDEN = {
         "<|im_start|>assistant\n{Both bark.<|im_end|>}\n",
         "<|im_start|>user\nWhat is heard?<|im_end|>\n<|im_start|>assistant\n",
     ),
+    "falcon": (
+        "<s><|system|>\nBe brief.\n<|user|>\n<|audio|>What is heard?\n<|assistant|>\n{A dog.</s>}\n"
+        "<|user|>\nCompare <|audio|> and <|audio|>.\n<|assistant|>\n{Both bark.</s>}\n",
+        "<s><|user|>\nWhat is heard?\n<|assistant|>\n",
+    ),
+    "flan": (
+        "Be brief.\n<|audio|>What is heard?\n{A dog.</s>}Compare <|audio|> and <|audio|>.\n{Both bark.</s>}",
+        "What is heard?\n",
+    ),
+    "zephyr": (
+        "<s><|system|>\nBe brief.</s>\n<|user|>\n<|audio|>What is heard?</s>\n<|assistant|>\n{A dog.</s>}\n"
+        "<|user|>\nCompare <|audio|> and <|audio|>.</s>\n<|assistant|>\n{Both bark.</s>}\n",
+        "<s><|user|>\nWhat is heard?</s>\n<|assistant|>\n",
+    ),
     "gemma": (
         "<s><start_of_turn>user\nBe brief.\n\n<|audio|>What is heard?<end_of_turn>\n<start_of_turn>model\n"
         "{A dog.<end_of_turn>}\n<start_of_turn>user\nCompare <|audio|> and <|audio|>.<end_of_turn>\n"

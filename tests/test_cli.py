@@ -54,7 +54,20 @@ def test_help_is_quick_and_imports_nothing_heavy():
 def test_help_lists_every_command(run):
     status, out, _ = run("--help")
     assert status == 0
-    for command in ("train", "evaluate", "chat", "check", "show", "doctor", "cache", "recipes", "models", "data"):
+    for command in (
+        "train",
+        "evaluate",
+        "chat",
+        "check",
+        "show",
+        "runs",
+        "doctor",
+        "cache",
+        "bench",
+        "recipes",
+        "models",
+        "data",
+    ):
         assert command in out
 
 
@@ -63,7 +76,7 @@ def test_help_lists_every_command(run):
     [
         ("train",), ("evaluate",), ("chat",), ("check",), ("show",), ("doctor",), ("cache",), ("recipes", "list"),
         ("recipes", "show"), ("recipes", "schema"), ("recipes", "diff"), ("models", "list"), ("models", "fetch"),
-        ("data", "fetch"), ("data", "build"), ("data", "stats"),
+        ("data", "fetch"), ("data", "build"), ("data", "stats"), ("bench", "train"), ("bench", "peers"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(run, arguments: tuple[str, ...]):

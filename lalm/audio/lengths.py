@@ -112,6 +112,16 @@ class Constant(_Rule):
         return self.outputs
 
 
+class AtMost(_Rule):
+    """No more than `limit`."""
+
+    op: Literal["at_most"] = "at_most"
+    limit: int = Field(gt=0)
+
+    def _count(self, length: int) -> int:
+        return min(length, self.limit)
+
+
 class Chunks(_Rule):
     """The clip is cut every `size` inputs; each chunk follows `rule`; the counts add up."""
 
@@ -149,7 +159,8 @@ class Chain(_Rule):
 
 
 LengthRule = Annotated[
-    Resample | Hops | Frames | Conv | Scale | Windows | Constant | Chunks | Parallel | Chain, Field(discriminator="op")
+    Resample | Hops | Frames | Conv | Scale | Windows | Constant | AtMost | Chunks | Parallel | Chain,
+    Field(discriminator="op"),
 ]
 """Any of the rules above, told apart by `op` when read from JSON."""
 

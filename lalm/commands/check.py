@@ -70,6 +70,10 @@ def rates_table(plan: ModelPlan) -> Table:
             f"{encoder.sample_rate_hz} samples/s",
             f"{encoder.steps_per_second:g} steps/s of width {encoder.width}",
         )
+    if plan.join:
+        table.add_row(
+            "encoders together", plan.join, f"{plan.states_per_second:g} states/s of width {plan.state_width}"
+        )
     counts = ", ".join(f"{count} for {seconds} s" for seconds, count in plan.positions.items())
     table.add_row("projector", f"width {plan.state_width}", f"{counts}; width {plan.decoder_width}")
     context = f"{plan.max_positions} positions at most" if plan.max_positions else "any length"
@@ -104,7 +108,7 @@ def stages_table(plan: ModelPlan, recipe: Recipe) -> Table:
     for name in ("weights", "gradients", "Adam", "activations", "all"):
         table.add_column(name, justify="right", no_wrap=True)
     for section, stage in zip(recipe.stages, plan.stages, strict=True):
-        length = f"{section.steps} steps" if section.steps else f"{section.epochs:g} epochs"
+        length = section.describe_budget()
         sizes = (stage.weight_bytes, stage.gradient_bytes, stage.optimizer_bytes, stage.activation_bytes)
         cells = (f"{size / 2**20:,.0f}" for size in (*sizes, stage.total_bytes))
         table.add_row(section.name, length, *cells)
@@ -133,7 +137,6 @@ def describe_data(recipe: Recipe, plan: ModelPlan) -> str:
         text += f" {unreadable} of {len(probed)} clips cannot be read."
     if recipe.data.cache_states and all(stage.learning_rates.encoder is None for stage in recipe.stages):
         value_bytes = {"float16": 2, "bfloat16": 2, "float32": 4}[recipe.data.cache_dtype]
-        steps_per_second = max(encoder.steps_per_second for encoder in plan.encoders)
-        size = seconds * steps_per_second * plan.state_width * value_bytes
+        size = seconds * plan.states_per_second * plan.state_width * value_bytes
         text += f" Their encoder states take about {size / 2**20:,.0f} MiB in the cache."
     return text

@@ -33,12 +33,14 @@ def show(
     from rich.console import Console
 
     from lalm.audio.io import load_audio
+    from lalm.data.variants import worded
     from lalm.processing.xray import show_sample
 
     chosen = find_record(loaded, record)
     processor = open_processor(loaded, Path(recipe))
     lengths = [len(load_audio(clip, processor.sampling_rate)) for clip in chosen.clips]
-    xray = show_sample(processor, chosen.record, [processor.num_positions(length) for length in lengths], Console())
+    record_shown = worded(chosen.record, loaded.data)
+    xray = show_sample(processor, record_shown, [processor.num_positions(length) for length in lengths], Console())
     if not xray.holds:
         raise typer.Exit(1)
 

@@ -1,19 +1,19 @@
-"""Micro-batches of the contrastive objective: clips, and the answers among which each clip must find its own.
+"""What the objectives beside the decoder read: spans of clips, the texts among which each must find its own, its class.
 
-The candidates of a record are the answers of its task: all that the stage knows where they are few (a closed set), else
-those of the micro-batch.
+The candidates of a span are the answers of its task (or all labels of events): all that the stage knows where they are
+few (a closed set), else those of the micro-batch. The classes of a stage are the answers of its closed sets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 
-from lalm.data.dataset import MicroBatchDataset
 from lalm.data.examples import Dropped, Example
-from lalm.errors import AudioError, DataError
+from lalm.data.spans import Span, read_events, spans_of
+from lalm.errors import DataError
 
 MAX_CLOSED_ANSWERS = 64
 """A task with at most so many different answers is a closed set."""
@@ -21,60 +21,128 @@ MAX_ANSWER_TOKENS = 32
 """Of a longer answer, the mean of the first so many embeddings stands for the whole."""
 
 
-class ContrastiveDataset(MicroBatchDataset):
-    """Item i: the clips of the i-th micro-batch, `candidate_ids [C, K]`, `candidate_lengths [C]`, the task of each
-    candidate and each clip as `candidate_groups [C]`, `groups [N]`, and `targets [N]`, the candidate that is right."""
+class AlignmentItems:
+    """Makes the `objective_items` of a micro-batch (see `lalm.model.objectives.alignment_losses`).
 
-    def __init__(self, examples: Sequence[Example], plan: Any, **options: Any):
-        super().__init__(examples, plan, **options)
-        self.tasks = sorted({example.record.task for example in examples})
-        answers = {
-            task: sorted({str(e.record.answer) for e in examples if e.record.task == task}) for task in self.tasks
-        }
-        self.closed = {task: found for task, found in answers.items() if len(found) <= MAX_CLOSED_ANSWERS}
-        self._tokens: dict[str, list[int]] = {}
+    Args:
+        examples: all of the stage.
+        objectives: those of the stage; `language_model` needs nothing here.
+        tokenizer: the language model's.
+        classes: those of the training records, for held-out ones.
+        seconds: length of the clip at a path, see `lalm.data.spans.clip_seconds`; without it a clip is one span.
 
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        chosen = [self.examples[index] for index in self.plan[item]]
-        while True:
-            try:
-                audio = self._audio([(example.clips[0], example.audio_hashes[0]) for example in chosen])
-                return audio | self._candidates(chosen)
-            except AudioError as error:
-                chosen = [example for example in chosen if example.clips[0] not in self.clips.quarantine]
-                if not chosen:
-                    raise DataError(f"micro-batch {item}: no clip of it can be read any more. {error}") from None
+    Raises:
+        DataError: if a classification stage has no closed set of answers.
+    """
 
-    def _candidates(self, chosen: Sequence[Example]) -> dict[str, torch.Tensor]:
-        pairs: dict[tuple[int, str], int] = {}
-        for task in sorted({example.record.task for example in chosen}):
-            of_batch = sorted({str(example.record.answer) for example in chosen if example.record.task == task})
-            for answer in self.closed.get(task, of_batch):
-                pairs[(self.tasks.index(task), answer)] = len(pairs)
-        tokens = [torch.tensor(self._ids(answer)) for _, answer in pairs]
-        groups = [self.tasks.index(example.record.task) for example in chosen]
-        targets = [pairs[(group, str(e.record.answer))] for group, e in zip(groups, chosen, strict=True)]
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        objectives: Collection[str],
+        tokenizer: Any,
+        *,
+        classes: Sequence[tuple[str, str]] | None = None,
+        seconds: Callable[[str], float | None] = lambda path: None,
+    ):
+        self.objectives, self.tokenizer, self._seconds = set(objectives), tokenizer, seconds
+        usable = [example for example in examples if why_not_alignable(example) is None]
+        texts = _by_group((span.group, span.text) for example in usable for span in self.spans(example))
+        self.groups = sorted(texts)
+        self.closed = {group: found for group, found in texts.items() if len(found) <= MAX_CLOSED_ANSWERS}
+        self.keys = {pair: n for n, pair in enumerate((group, text) for group in self.groups for text in texts[group])}
+        """(group, text) -> its number in the stage, the same in every process."""
+        answers = _by_group((example.record.task, str(example.record.answer)) for example in usable)
+        found = [(task, text) for task, few in answers.items() if len(few) <= MAX_CLOSED_ANSWERS for text in few]
+        self.classes: list[tuple[str, str]] = list(found if classes is None else classes)
+        """(task, answer) of each class."""
+        if "classification" in self.objectives and not self.classes:
+            raise DataError(
+                f"the classification objective needs a task of at most {MAX_CLOSED_ANSWERS} different answers, each on "
+                f"one clip. The stage has: {', '.join(f'{t} ({len(a)})' for t, a in answers.items()) or 'none'}."
+            )
+        self._class_numbers = {pair: number for number, pair in enumerate(self.classes)}
+        self._tokens: dict[str, torch.Tensor] = {}
+
+    def __call__(self, chosen: Sequence[Example], rows: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        """Items of a micro-batch.
+
+        Args:
+            chosen: its examples; those without exactly one clip and an answer count for the decoder only.
+            rows: hash of a clip -> its place among the clips of the micro-batch.
+        """
+        usable = [example for example in chosen if why_not_alignable(example) is None]
+        items = {}
+        if self.objectives & {"contrastive", "matching"}:
+            items |= self._texts(usable, rows)
+        if "classification" in self.objectives:
+            known = [e for e in usable if (e.record.task, str(e.record.answer)) in self._class_numbers]
+            items |= {
+                "class_rows": _numbers(rows[example.audio_hashes[0]] for example in known),
+                "class_targets": _numbers(self._class_numbers[e.record.task, str(e.record.answer)] for e in known),
+            }
+        return items
+
+    def spans(self, example: Example) -> list[Span]:
+        """What an example asks of its clip."""
+        return spans_of(example, self._seconds(example.clips[0]))
+
+    def _texts(self, usable: Sequence[Example], rows: Mapping[str, int]) -> dict[str, torch.Tensor]:
+        spans = [(rows[example.audio_hashes[0]], span) for example in usable for span in self.spans(example)]
+        places: dict[tuple[str, str], int] = {}
+        for group, of_batch in _by_group((span.group, span.text) for _, span in spans).items():
+            for text in self.closed.get(group, of_batch):
+                places[group, text] = len(places)
+        ids = [self._ids(text) for _, text in places]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True) if ids else torch.zeros(0, 1, dtype=torch.long)
         return {
-            "candidate_ids": torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True),
-            "candidate_lengths": torch.tensor([len(ids) for ids in tokens]),
-            "candidate_groups": torch.tensor([group for group, _ in pairs]),
-            "groups": torch.tensor(groups),
-            "targets": torch.tensor(targets),
+            "audio_rows": _numbers(row for row, _ in spans),
+            "span_starts": torch.tensor([span.start for _, span in spans]),
+            "span_ends": torch.tensor([span.end for _, span in spans]),
+            "candidate_ids": padded,
+            "candidate_lengths": _numbers(len(item) for item in ids),
+            "candidate_groups": _numbers(self.groups.index(group) for group, _ in places),
+            "candidate_keys": _numbers(self.keys[pair] for pair in places),
+            "groups": _numbers(self.groups.index(span.group) for _, span in spans),
+            "targets": _numbers(places[span.group, span.text] for _, span in spans),
         }
 
-    def _ids(self, answer: str) -> list[int]:
+    def _ids(self, answer: str) -> torch.Tensor:
         if answer not in self._tokens:
-            ids = self.processor.tokenizer(answer, add_special_tokens=False).input_ids
-            self._tokens[answer] = ids[:MAX_ANSWER_TOKENS]
+            ids = self.tokenizer(answer, add_special_tokens=False).input_ids
+            self._tokens[answer] = torch.tensor(ids[:MAX_ANSWER_TOKENS], dtype=torch.long)
         return self._tokens[answer]
 
 
+def why_not_alignable(example: Example) -> str | None:
+    """Why a record's clip and text cannot be compared; None if they can."""
+    if len(example.clips) != 1 or not example.record.answer:
+        return "the stage's objectives need one clip and an answer"
+    try:
+        read_events(example.record)
+    except DataError as error:
+        return str(error)
+    return None
+
+
 def keep_single_clips(examples: Sequence[Example], dropped: Dropped) -> list[Example]:
-    """The examples with exactly one clip and an answer; the others are listed in `dropped`."""
+    """The examples whose clip and text can be compared; the others are listed in `dropped`."""
     kept = []
     for example in examples:
-        if len(example.clips) == 1 and example.record.answer:
+        reason = why_not_alignable(example)
+        if reason is None:
             kept.append(example)
         else:
-            dropped.reasons[example.record.id] = "the contrastive objective needs one clip and an answer"
+            dropped.reasons[example.record.id] = reason
     return kept
+
+
+def _by_group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Group -> its different texts, both in order."""
+    found: dict[str, set[str]] = {}
+    for group, text in pairs:
+        found.setdefault(group, set()).add(text)
+    return {group: sorted(found[group]) for group in sorted(found)}
+
+
+def _numbers(values: Iterable[int]) -> torch.Tensor:
+    return torch.tensor(list(values), dtype=torch.long)

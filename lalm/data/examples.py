@@ -17,7 +17,7 @@ from lalm.data.clips import ClipStore, resolve_clip
 from lalm.data.packing import IGNORED
 from lalm.data.records import Record, scan_records
 from lalm.errors import DataError
-from lalm.recipe.schema import Recipe, SourceSection
+from lalm.recipe.schema import Recipe, SourceSection, StageSection
 
 if TYPE_CHECKING:
     from lalm.processing.processor import LalmProcessor
@@ -32,6 +32,8 @@ class SourcedRecord:
     record: Record
     source: str
     clips: tuple[str, ...]
+    num_worked: int = 0
+    """Worked examples that open the conversation; their answers are not supervised."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +52,8 @@ class Example:
     """Path of each clip."""
     audio_hashes: tuple[str, ...]
     truncated: bool = False
+    questions: tuple[tuple[int, ...], ...] = ()
+    """Ids of the text of each clip's turn, for a model that reads them."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -154,7 +158,36 @@ def load_source(
 def load_stage_records(recipe: Recipe, stage_index: int) -> tuple[list[SourcedRecord], Dropped]:
     """Records that one stage trains on; raises as `load_source`."""
     stage = recipe.stages[stage_index]
-    return load_records(recipe, sources=stage.sources, tasks=stage.tasks)
+    records, dropped = load_records(recipe, sources=stage.sources, tasks=stage.tasks)
+    if stage.splits is not None:
+        records = [item for item in records if item.record.split in stage.splits]
+    return [item for item in records if _has_length(item.record, stage)], dropped
+
+
+def load_held_out(recipe: Recipe, stage_index: int) -> list[SourcedRecord]:
+    """Records whose loss is measured during a stage: its sources and tasks, the splits of `evaluate_splits`."""
+    stage = recipe.stages[stage_index]
+    found: dict[str, SourcedRecord] = {}
+    for name in stage.sources or recipe.data.sources:
+        section = recipe.data.sources[name].model_copy(update={"splits": stage.evaluate_splits, "max_records": None})
+        for item in load_source(
+            recipe.data.folder,
+            name,
+            section,
+            seed=recipe.seed,
+            max_bad_share=recipe.data.max_bad_share,
+            dropped=Dropped(),
+        ):
+            if (stage.tasks is None or item.record.task in stage.tasks) and _has_length(item.record, stage):
+                found.setdefault(item.record.id, item)
+    items = list(found.values())
+    chosen = np.random.default_rng(recipe.seed).permutation(len(items))[: stage.evaluate_records]
+    return [items[place] for place in sorted(chosen)]
+
+
+def _has_length(record: Record, stage: StageSection) -> bool:
+    words = len((record.answer or "").split())
+    return (stage.min_answer_words or 0) <= words <= (stage.max_answer_words or words)
 
 
 def clip_paths(records: Iterable[SourcedRecord | Example]) -> list[str]:
@@ -192,6 +225,8 @@ def build_examples(
             dropped.reasons[item.record.id] = str(error)
             continue
         labels = np.asarray(encoded.labels, np.int32)
+        if item.num_worked and not train_on_inputs:
+            labels = _without_first_answers(labels, item.num_worked)
         if (labels == IGNORED).all():
             dropped.reasons[item.record.id] = f"leaves no room for an answer in max_text_tokens = {max_text_tokens}"
             continue
@@ -205,6 +240,17 @@ def build_examples(
                 clips=item.clips,
                 audio_hashes=tuple(info.audio_hash for info in infos),
                 truncated=bool(encoded.truncated),
+                questions=tuple(map(tuple, encoded.questions)) if processor.reads_question else (),
             )
         )
     return examples, dropped
+
+
+def _without_first_answers(labels: np.ndarray, count: int) -> np.ndarray:
+    """Labels [L] with the first `count` runs of labelled positions taken out."""
+    labelled = labels != IGNORED
+    starts = np.flatnonzero(labelled & ~np.concatenate([[False], labelled[:-1]]))
+    kept = labels.copy()
+    if len(starts) > count:
+        kept[: starts[count]] = IGNORED
+    return kept

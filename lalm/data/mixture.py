@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,10 @@ def plan_stage(
     micro_batch_tokens: int,
     steps: int | None = None,
     epochs: float | None = None,
+    records: int | None = None,
+    audio_seconds: float | None = None,
+    seconds: Sequence[float] = (),
+    temperature: float = 1.0,
     seed: int,
     world_size: int = 1,
     groups: Sequence[int] | np.ndarray | None = None,
@@ -77,11 +82,14 @@ def plan_stage(
     """Plans all steps of a stage.
 
     An epoch draws `weight` times the size of each source, without repeating a record before its source is used up;
-    with weights of 1 that is every record once. `epochs` is rounded up to whole steps.
+    with weights of 1 that is every record once. With a temperature T the shares of the sources are raised to 1/T, at
+    the same number of draws. Exactly one of `steps`, `epochs`, `records` (draws) and `audio_seconds` (of all draws)
+    says how long the stage is, rounded up to whole steps.
 
     Args:
         lengths: positions of each example.
         sources: source of each example; weights: by source.
+        seconds: of audio of each example, for `audio_seconds`.
         groups, prefix_lengths: for shared prefixes, see `packing.sharing`; examples of one group are drawn together,
             up to `questions_per_clip`, and their prefix is counted once.
         padded_rows: a micro-batch costs its rows times the longest (layout `none`) and not the sum of its lengths.
@@ -93,8 +101,8 @@ def plan_stage(
     """
     if len(lengths) == 0:
         raise DataError("no records are left to train on. Check data.sources, their tasks and splits.")
-    if (steps is None) == (epochs is None):
-        raise ValueError("give exactly one of steps and epochs")
+    if sum(budget is not None for budget in (steps, epochs, records, audio_seconds)) != 1:
+        raise ValueError("give exactly one of steps, epochs, records and audio_seconds")
     longest = int(np.argmax(lengths))
     if lengths[longest] > micro_batch_tokens:
         raise DataError(
@@ -107,9 +115,19 @@ def plan_stage(
             f"batch_records = {batch_records} is less than the {world_size} processes. "
             f"Set batch_records to a multiple of {world_size}."
         )
-    stream = _Mixture(sources, weights, groups if questions_per_clip > 1 else None, questions_per_clip, seed)
-    if steps is None:
-        steps = max(1, math.ceil(epochs * stream.draws_per_epoch / batch_records - 1e-9))
+    shared = groups if questions_per_clip > 1 else None
+    stream = _Mixture(sources, weights, shared, questions_per_clip, seed, temperature)
+    draws = 0.0
+    if steps is not None:
+        draws = steps * batch_records
+    elif epochs is not None:
+        draws = epochs * stream.draws_per_epoch
+    elif records is not None:
+        draws = records
+    elif audio_seconds is not None:
+        draws = _draws_for(audio_seconds, np.asarray(seconds, np.float64), sources, weights, shared,
+                           questions_per_clip, seed, temperature)  # fmt: skip
+    steps = max(1, math.ceil(draws / batch_records - 1e-9))
     drawn = stream.take(steps * batch_records).reshape(steps, batch_records)
     cut = _Cut(np.asarray(lengths), groups, prefix_lengths, padded_rows, micro_batch_tokens)
     accumulation, bins = _cut_all(cut, drawn, world_size)
@@ -129,12 +147,17 @@ def plan_stage(
 class _Mixture:
     """The endless, seeded sequence of examples."""
 
-    def __init__(self, sources, weights, groups, cap: int, seed: int):
+    def __init__(self, sources, weights, groups, cap: int, seed: int, temperature: float = 1.0):
         self.names = sorted(set(sources))
         source_of = np.asarray(sources)
         members = {name: np.flatnonzero(source_of == name) for name in self.names}
         self.shares = {name: weights.get(name, 1.0) * len(members[name]) for name in self.names}
-        self.draws_per_epoch = max(1, round(sum(self.shares.values())))
+        total = sum(self.shares.values())
+        self.draws_per_epoch = max(1, round(total))
+        if temperature != 1.0:
+            flattened = {name: share ** (1 / temperature) for name, share in self.shares.items()}
+            norm = total / sum(flattened.values())
+            self.shares = {name: share * norm for name, share in flattened.items()}
         self.seed = seed
         self.streams = {name: _SourceStream(f"{seed}/{name}", members[name], groups, cap) for name in self.names}
 
@@ -153,6 +176,22 @@ class _Mixture:
         """Draws of a source in an epoch; fractions are carried to the next."""
         share = self.shares[name]
         return math.floor((epoch + 1) * share + 1e-9) - math.floor(epoch * share + 1e-9)
+
+
+def _draws_for(wanted: float, seconds: np.ndarray, *stream: Any) -> int:
+    """Draws until their audio is `wanted` seconds; as many as that takes, epoch after epoch.
+
+    Raises:
+        DataError: if no example has audio.
+    """
+    if len(seconds) == 0 or not seconds.any():
+        raise DataError("audio_hours: no record of the stage has audio. Give steps, epochs or records instead.")
+    count = max(1, math.ceil(wanted / seconds.mean()))
+    while True:
+        heard = np.cumsum(seconds[_Mixture(*stream).take(count)])
+        if heard[-1] >= wanted - 1e-9:
+            return int(np.searchsorted(heard, wanted - 1e-9)) + 1
+        count *= 2
 
 
 class _SourceStream:

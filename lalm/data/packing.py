@@ -36,10 +36,12 @@ decides how many rows a micro-batch is laid out in."""
 @dataclass(frozen=True)
 class PackedBatch:
     """`tensors`: keyword arguments of the model's forward; `audio`: (example, clip of the example) of every audio span
-    in row-major order of `input_ids`."""
+    in row-major order of `input_ids`; `owners` [R, L]: the example of each position, -1 at padding (a shared prefix
+    counts as its first example's)."""
 
     tensors: dict[str, torch.Tensor]
     audio: list[tuple[int, int]]
+    owners: np.ndarray
 
 
 def pack(examples: Sequence[Example], layout: Layout, pad_token_id: int) -> PackedBatch:
@@ -118,6 +120,7 @@ class Block:
     labels: np.ndarray
     positions: np.ndarray
     branches: np.ndarray
+    owners: np.ndarray
     audio: list[tuple[int, int]]
 
     def __len__(self) -> int:
@@ -154,6 +157,7 @@ def _whole(index: int, example: Example) -> Block:
         example.labels,
         np.arange(length),
         np.zeros(length, np.int64),
+        np.full(length, index, np.int64),
         [(index, clip) for clip in range(len(example.audio_spans))],
     )
 
@@ -174,31 +178,31 @@ def _branched(indices: list[int], examples: Sequence[Example]) -> Block:
     prefix = common_prefix_length(group)
     ids, labels = [group[0].input_ids[:prefix]], [group[0].labels[:prefix]]
     positions, branches = [np.arange(prefix)], [np.zeros(prefix, np.int64)]
-    for number, example in enumerate(group, start=1):
+    owners = [np.full(prefix, indices[0], np.int64)]
+    for number, (index, example) in enumerate(zip(indices, group, strict=True), start=1):
         if example.labels[prefix] != IGNORED:
             raise ValueError(f"record '{example.record.id}': a branch must open with an unlabelled position")
         ids.append(example.input_ids[prefix:])
         labels.append(example.labels[prefix:])
         positions.append(np.arange(prefix, len(example.input_ids)))
         branches.append(np.full(len(example.input_ids) - prefix, number))
+        owners.append(np.full(len(example.input_ids) - prefix, index))
     audio = [(indices[0], clip) for clip in range(len(group[0].audio_spans))]
-    return Block(
-        np.concatenate(ids), np.concatenate(labels), np.concatenate(positions), np.concatenate(branches), audio
-    )
+    return Block(*(np.concatenate(parts) for parts in (ids, labels, positions, branches, owners)), audio)
 
 
 def _stack(rows: list[list[Block]], pad_token_id: int, *, masked: bool) -> PackedBatch:
     shape = (len(rows), max(sum(map(len, row)) for row in rows))
     ids, labels = np.full(shape, pad_token_id, np.int64), np.full(shape, IGNORED, np.int64)
     positions = np.zeros(shape, np.int64)
-    groups, branches = np.full(shape, PADDING, np.int64), np.full(shape, PADDING, np.int64)
+    groups, branches, owners = (np.full(shape, PADDING, np.int64) for _ in range(3))
     audio = []
     for number, row in enumerate(rows):
         start = 0
         for group, block in enumerate(row):
             place = (number, slice(start, start + len(block)))
             ids[place], labels[place], positions[place] = block.input_ids, block.labels, block.positions
-            groups[place], branches[place] = group, block.branches
+            groups[place], branches[place], owners[place] = group, block.branches, block.owners
             audio += block.audio
             start += len(block)
     tensors = {"input_ids": ids, "labels": labels, "position_ids": positions}
@@ -206,4 +210,4 @@ def _stack(rows: list[list[Block]], pad_token_id: int, *, masked: bool) -> Packe
         tensors["attention_mask"] = (groups != PADDING).astype(np.int64)
     else:
         tensors |= {"group_ids": groups, "branch_ids": branches}
-    return PackedBatch({name: torch.from_numpy(value) for name, value in tensors.items()}, audio)
+    return PackedBatch({name: torch.from_numpy(value) for name, value in tensors.items()}, audio, owners)

@@ -34,6 +34,8 @@ def open_state_cache(recipe: Recipe, model: Any, processor: LalmProcessor) -> St
         "transformers": version("transformers"),
         "device": model.device.type,
     }
+    if len(recipe.encoders) > 1:
+        fingerprint["join"] = recipe.join.model_dump(mode="json")
     if any(section.base == "random" for section in recipe.encoders):
         fingerprint["seed"] = recipe.seed
     return StateCache(

@@ -27,7 +27,23 @@ class EncoderModule(Protocol):
         """A digest of everything that decides the states: weights and options."""
 
 
-ENCODERS = {"whisper": "lalm.encoders.whisper", "beats": "lalm.encoders.beats"}
+ENCODERS = {
+    "whisper": "lalm.encoders.whisper",
+    "beats": "lalm.encoders.beats",
+    "clap": "lalm.encoders.clap",
+    "ast": "lalm.encoders.ast",
+    "wav2vec2": "lalm.encoders.speech_transformers",
+    "hubert": "lalm.encoders.speech_transformers",
+    "wavlm": "lalm.encoders.speech_transformers",
+    "mert": "lalm.encoders.speech_transformers",
+    "w2v_bert": "lalm.encoders.w2v_bert",
+    "encodec": "lalm.encoders.codecs",
+    "dac": "lalm.encoders.codecs",
+    "mimi": "lalm.encoders.codecs",
+    "qwen2_audio": "lalm.encoders.pooled_whisper",
+    "audio_flamingo3": "lalm.encoders.pooled_whisper",
+}
+"""The encoders that a recipe can name, and the file of each."""
 
 
 def build_encoder(section: EncoderSection, config: dict[str, Any] | None = None) -> AudioEncoder:
@@ -38,11 +54,14 @@ def build_encoder(section: EncoderSection, config: dict[str, Any] | None = None)
 def load_encoder(section: EncoderSection, dtype: torch.dtype = torch.float32) -> AudioEncoder:
     """An encoder with its base's weights, in eval mode, frozen.
 
+    The weights of a learned sum of layers stay float32: they are trained with the projector, whatever the encoder is.
+
     Raises:
         ModelError: if the base cannot be found, or its weights do not fit exactly.
     """
     encoder = _module(section).build(section, None) if section.base == "random" else _module(section).load(section)
-    return encoder.to(dtype).eval().requires_grad_(False)
+    encoder.to(dtype).mix.float()
+    return encoder.eval().requires_grad_(False)
 
 
 def encoder_fingerprint(section: EncoderSection) -> str:
@@ -50,5 +69,10 @@ def encoder_fingerprint(section: EncoderSection) -> str:
     return _module(section).fingerprint(section)
 
 
+def encoder_name(section: EncoderSection) -> str:
+    """The name that a recipe calls the encoder."""
+    return section.name  # type: ignore[attr-defined]
+
+
 def _module(section: EncoderSection) -> EncoderModule:
-    return import_module(ENCODERS[section.name])  # type: ignore[attr-defined, return-value]
+    return import_module(ENCODERS[encoder_name(section)])  # type: ignore[return-value]

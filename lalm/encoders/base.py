@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 
 from lalm.audio.features import FrontEnd
 from lalm.audio.lengths import Chain, Chunks, LengthRule
+from lalm.errors import ModelError
+
+LONG_SECONDS = (3600, 7200)
+"""Between these two lengths the rate of steps is read off a rule, free of what is lost at a clip's edges."""
 
 
 @dataclass
@@ -24,20 +29,52 @@ class AudioEncoder(nn.Module):
     """Maps features `[N, M, F]` to states `[N, T, E]`.
 
     What a batch holds behind a piece's own frames (real ones, and the silence that the front end put there) never
-    changes a state: pieces of equal length are run together and none is padded to another's length.
+    changes a state: pieces of equal length are run together and none is padded to another's length. So no mask is
+    needed, and layers that would hear padding through one (the group norm of wav2vec 2.0's base models, normalisation
+    over time, convolutions at the border) hear none.
 
     Attributes:
         width: `E`.
         front_end: what makes the features.
         frame_rule: frames of one piece -> steps.
+        model: the network, whose parameters are the encoder's but for the weights of `mix`.
+        mix: which layers become the states.
     """
 
     width: int
     front_end: FrontEnd
     frame_rule: LengthRule
+    model: nn.Module
+    mix: LayerMix
 
     def forward(self, features: Tensor, num_frames: Tensor) -> EncoderOutput:
-        """`features [N, M, F]`, `num_frames [N]` real frames of each -> states and real steps."""
+        """`features [N, M, F]`, `num_frames [N]` real frames of each -> states and real steps.
+
+        Raises:
+            ValueError: if `features` hold fewer frames than a piece and its padding need.
+        """
+        real = num_frames.tolist()
+        steps = [self.frame_rule.count(frames) for frames in real]
+        shown = [self.shown_frames(frames) if count else 0 for frames, count in zip(real, steps, strict=True)]
+        dtype = next(self.model.parameters()).dtype
+        states = features.new_zeros(len(real), max(steps, default=0), self.width, dtype=dtype)
+        for length, indices in groups_of_equal_length(shown).items():
+            if length > features.shape[2]:
+                raise ValueError(f"features hold {features.shape[2]} frames, the clip and its padding need {length}")
+            encoded = self.encode(features[indices, :, :length].to(dtype), [real[index] for index in indices])
+            for index, clip in zip(indices, encoded, strict=True):
+                states[index, : steps[index]] = clip[: steps[index]]
+        return EncoderOutput(states, torch.tensor(steps, device=features.device))
+
+    def shown_frames(self, real_frames: int) -> int:
+        """Frames that the network is shown of a piece with `real_frames`: these alone, or padding too."""
+        return real_frames
+
+    def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
+        """`features [n, M, F]` of pieces that are shown equally much, real frames of each -> `[n, T, E]`.
+
+        `T` is at least the steps of the longest; what lies behind a piece's own steps is cut off by `forward`.
+        """
         raise NotImplementedError
 
     def config_dict(self) -> dict[str, Any]:
@@ -45,21 +82,38 @@ class AudioEncoder(nn.Module):
         raise NotImplementedError
 
     @property
+    def piece_rule(self) -> LengthRule:
+        """Samples of one piece -> its steps."""
+        return Chain(rules=(self.front_end.length_rule(), self.frame_rule))
+
+    @property
     def length_rule(self) -> LengthRule:
         """Samples of a whole clip -> its steps; long clips are cut into chunks."""
-        piece = Chain(rules=(self.front_end.length_rule(), self.frame_rule))
-        return Chunks(size=self.front_end.chunk_samples, rule=piece)
+        return Chunks(size=self.front_end.chunk_samples, rule=self.piece_rule)
 
     @property
     def steps_per_second(self) -> float:
-        """States for each second of audio."""
+        """States for each second of audio, in a whole chunk."""
         seconds = self.front_end.chunk_seconds
         return self.length_rule.count(self.front_end.chunk_samples) / seconds
+
+    @property
+    def step_seconds(self) -> float:
+        """Time between two steps inside a chunk; the whole chunk where that has one step however long it is."""
+        short, long = (self.piece_rule.count(seconds * self.front_end.sample_rate_hz) for seconds in LONG_SECONDS)
+        return (LONG_SECONDS[1] - LONG_SECONDS[0]) / (long - short) if long > short else self.front_end.chunk_seconds
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether no parameter of the network trains; the learned sum of layers may train behind a frozen network."""
+        return not any(parameter.requires_grad for parameter in self.model.parameters())
 
 
 class LayerMix(nn.Module):
     """Which layers of an encoder become its states: the last, the mean of some, or a learned weighted sum of all.
 
+    The weights of the sum are part of the projector: a stage trains them with its learning rate, behind a frozen
+    encoder too, and a checkpoint holds them.
     Source of the weighted sum: SUPERB (arXiv 2105.01051), used by SpeechVerse (arXiv 2405.08295).
     """
 
@@ -70,14 +124,22 @@ class LayerMix(nn.Module):
         self.layers = layers
         self.weights = nn.Parameter(torch.zeros(num_layers)) if layers == "weighted" else None
 
-    def forward(self, outputs: list[Tensor]) -> Tensor:
+    def forward(self, outputs: Sequence[Tensor]) -> Tensor:
         """`outputs`: the output of every layer, first to last, `[N, T, E]` each -> `[N, T, E]`."""
         if self.weights is not None:
             shares = self.weights.softmax(dim=0).to(outputs[0].dtype)
-            return torch.einsum("l,l...->...", shares, torch.stack(outputs))
+            return torch.einsum("l,l...->...", shares, torch.stack([*outputs]))
         if isinstance(self.layers, tuple):
             return torch.stack([outputs[layer] for layer in self.layers]).mean(dim=0)
         return outputs[-1]
+
+
+def layer_mix(layers: Literal["last", "weighted"] | tuple[int, ...], num_layers: int, encoder: str) -> LayerMix:
+    """The mix of a recipe's `layers`. Raises `ModelError` where the encoder lacks one of them."""
+    try:
+        return LayerMix(layers, num_layers)
+    except ValueError as error:
+        raise ModelError(f"encoders: {encoder}: {error}") from None
 
 
 def groups_of_equal_length(lengths: list[int]) -> dict[int, list[int]]:

@@ -18,6 +18,10 @@ from lalm.errors import ModelError
 
 PATCH_FRAMES = 16
 """Frames, and mel bins, of one patch in every published checkpoint."""
+NO_LABEL_HEAD = (
+    "encoders: beats: this checkpoint was not fine-tuned, it has no label head. Take a fine-tuned one "
+    "(BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt and its like) to name classes."
+)
 
 
 @dataclass(frozen=True)
@@ -86,19 +90,15 @@ class BeatsNetwork(nn.Module):
             patches = self.post_extract_proj(patches)
         return self.encoder(patches, is_padding)
 
-    def classify(self, states: Tensor, is_padding: Tensor | None = None) -> Tensor:
-        """Probabilities `[N, classes]` of a fine-tuned checkpoint from the last layer's states.
+    def classify(self, states: Tensor) -> Tensor:
+        """Probabilities `[N, classes]` of a fine-tuned checkpoint from the last layer's real states `[N, P, E]`.
 
         Raises:
-            ModelError: if the checkpoint has no label head.
+            ModelError: if the checkpoint was not fine-tuned.
         """
         if self.predictor is None:
-            raise ModelError("this BEATs checkpoint was not fine-tuned: it has no label head")
-        logits = self.predictor(states)
-        if is_padding is None:
-            return logits.mean(dim=1).sigmoid()
-        kept = (~is_padding)[..., None]
-        return ((logits * kept).sum(dim=1) / kept.sum(dim=1)).sigmoid()
+            raise ModelError(NO_LABEL_HEAD)
+        return self.predictor(states).mean(dim=1).sigmoid()
 
 
 class _Encoder(nn.Module):

@@ -9,14 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder as TransformersWhisperEncoder
 
 from lalm.audio.features import WhisperFrontEnd
 from lalm.audio.lengths import Conv
-from lalm.encoders.base import AudioEncoder, EncoderOutput, LayerMix, groups_of_equal_length
+from lalm.encoders.base import AudioEncoder, layer_mix
 from lalm.encoders.whisper_formats import read_whisper, read_whisper_sizes, whisper_fingerprint
 from lalm.errors import ModelError
 from lalm.recipe.encoders import WhisperSection
@@ -41,6 +40,7 @@ class WhisperEncoder(AudioEncoder):
     """Log-mel `[N, M, F]` -> states `[N, T, d_model]`, one step for two frames (50 a second)."""
 
     front_end: WhisperFrontEnd
+    model: Any  # transformers' WhisperEncoder, by whose parts the forward goes
     frame_rule = Conv(kernel=3, stride=2, padding=1)
 
     def __init__(self, section: WhisperSection, sizes: dict[str, Any]):
@@ -55,30 +55,17 @@ class WhisperEncoder(AudioEncoder):
         )
         config = WhisperConfig(**{**self.sizes, "attn_implementation": "sdpa"})
         self.model = TransformersWhisperEncoder(config)
-        try:
-            self.mix = LayerMix(section.layers, sizes["encoder_layers"])
-        except ValueError as error:
-            raise ModelError(f"encoders: whisper: {error}") from None
+        self.mix = layer_mix(section.layers, sizes["encoder_layers"], "whisper")
 
     def config_dict(self) -> dict[str, Any]:
         return dict(self.sizes)
 
-    def forward(self, features: Tensor, num_frames: Tensor) -> EncoderOutput:
-        real = num_frames.tolist()
-        run = [self.front_end.run_frames(frames) if frames else 0 for frames in real]
-        steps = [self.frame_rule.count(frames) for frames in real]
-        states = features.new_zeros(len(real), max(steps, default=0), self.width, dtype=self.model.conv1.weight.dtype)
-        for length, indices in groups_of_equal_length(run).items():
-            if length > features.shape[2]:
-                raise ValueError(f"features hold {features.shape[2]} frames, the clip and its padding need {length}")
-            encoded = self._encode(features[indices, :, :length])
-            for index, clip in zip(indices, encoded, strict=True):
-                states[index, : steps[index]] = clip[: steps[index]]
-        return EncoderOutput(states, torch.tensor(steps, device=features.device))
+    def shown_frames(self, real_frames: int) -> int:
+        return self.front_end.run_frames(real_frames)
 
-    def _encode(self, features: Tensor) -> Tensor:
+    def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
         model = self.model
-        hidden = nn.functional.gelu(model.conv1(features.to(model.conv1.weight.dtype)))
+        hidden = nn.functional.gelu(model.conv1(features))
         hidden = nn.functional.gelu(model.conv2(hidden)).transpose(1, 2)
         hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
         outputs = []

@@ -60,16 +60,18 @@ class Answering:
         condition: Condition,
         partners: Sequence[int | None],
         advance: Callable[[int], None],
+        asked: Sequence[int],
     ) -> list[str | None]:
-        """The reply to each record; None where the condition does not apply (no clip, no partner).
+        """The reply to each record; None where it is not asked, or the condition does not apply (no clip, no partner).
 
         Args:
             partners: for each record, the index of the record whose clips it gets when `swapped`.
             advance: called with the number of records that were just finished.
+            asked: indices of the records to ask.
         """
         replies: list[str | None] = [None] * len(records)
-        audible = [i for i in range(len(records)) if self._applies(records[i], condition, partners[i])]
-        advance(len(records) - len(audible))
+        audible = [i for i in asked if self._applies(records[i], condition, partners[i])]
+        advance(len(asked) - len(audible))
         for budget in sorted({self.budgets[records[i].task] for i in audible}):
             group = [i for i in audible if self.budgets[records[i].task] == budget]
             group.sort(key=lambda i: -sum(self.bank.num_samples(path) or 0 for path in records[i].audio))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lalm.data.examples import Dropped, load_source
 from lalm.data.records import Record
+from lalm.data.variants import worded
 from lalm.errors import DataError
 from lalm.recipe.schema import Recipe
 
@@ -18,7 +19,7 @@ def split_records(
 
     Held out are the recipe's `evaluation.sources` and `evaluation.splits`, and of them the records with an answer; at
     most `max_records_per_task` of each task, a sample that the recipe's seed fixes. A record id counts once. Audio
-    paths are absolute.
+    paths are absolute; questions are worded as in training (`data.task_tags`, `data.closed_prefix`).
 
     Raises:
         DataError: if no record is held out, or more than data.max_bad_share of a source breaks the contract.
@@ -37,7 +38,8 @@ def split_records(
         for item in found:
             if item.record.answer is not None:
                 part = test if item.record.split in section.splits else train
-                part.setdefault(item.record.id, item.record.model_copy(update={"audio": item.clips}))
+                record = worded(item.record, recipe.data)
+                part.setdefault(record.id, record.model_copy(update={"audio": item.clips}))
     if not test:
         raise DataError(
             f"no records to evaluate on: none of the sources {list(names)} in {recipe.data.folder} has records of the "

@@ -14,6 +14,7 @@ from lalm.data.records import Record
 from lalm.evaluation import yardsticks as measure
 from lalm.evaluation.answering import REQUESTS_HELD, Answering, Condition, token_budgets
 from lalm.evaluation.console import YARDSTICKS, bar
+from lalm.evaluation.held_out import sample_per_task
 from lalm.evaluation.scorers import aggregate, headline, score
 from lalm.evaluation.states import Cache, Clips, ClipStates
 from lalm.recipe.schema import GenerationSection
@@ -44,6 +45,7 @@ def evaluate_model(
     *,
     train_records: Sequence[Record] = (),
     yardsticks: Sequence[str] = YARDSTICKS,
+    max_deaf_records_per_task: int | None = None,
     batch_size: int = 16,
     seed: int = 0,
     cache: Cache | None = None,
@@ -56,6 +58,8 @@ def evaluate_model(
     Args:
         records: held-out records; their audio paths are what `clips` loads.
         train_records: what the majority answer and the probe learn from.
+        max_deaf_records_per_task: `silent` and `swapped` are asked of a seeded sample of at most so many records of
+            each task; the metrics then say how many as `silent_n`, `swapped_n`.
         cache: encoder states kept between runs; only for encoders that are as they were when it was filled.
 
     Raises:
@@ -70,12 +74,15 @@ def evaluate_model(
         records, skipped = _usable(records, bank, advance)
     answer = Answering(model, processor, bank, options, batch_size, token_budgets(records, train_records, processor))
     replies: dict[str, list[str | None]] = {}
+    asked_again = {id(record) for record in sample_per_task(records, max_deaf_records_per_task, seed)}
+    deaf = [index for index, record in enumerate(records) if id(record) in asked_again]
     partners = _partners(records, seed) if "swapped" in yardsticks else [None] * len(records)
     conditions: list[Condition] = ["reply", *(name for name in _DEAF if name in yardsticks)]
     for condition in conditions:
         name = "answer" if condition == "reply" else condition
-        with timed(seconds, name), bar(name, len(records), shown=progress) as advance:
-            replies[condition] = answer(records, condition, partners, advance)
+        asked = range(len(records)) if condition == "reply" else deaf
+        with timed(seconds, name), bar(name, len(asked), shown=progress) as advance:
+            replies[condition] = answer(records, condition, partners, advance, asked)
     with timed(seconds, "probe"):
         pooled = _pooled(records, train_records, bank, seed, progress) if "probe" in yardsticks else {}
         with bar("score", len({record.task for record in records}), shown=progress) as advance:
@@ -160,7 +167,6 @@ def _tasks(
         entry: dict[str, Any] = {"n": figures["n"], figures["metric"]: headline(figures)}
         for name in ("silent", "swapped"):
             entry[name] = _figure_of([(records[i], replies[name][i]) for i in indices]) if name in replies else None
-        num_swapped = sum(replies["swapped"][i] is not None for i in indices) if "swapped" in replies else 0
         entry["majority"] = measure.majority(test, train) if "majority" in yardsticks else None
         entry["chance"] = measure.chance(test, train) if "chance" in yardsticks else None
         found = measure.probe(test, train, pooled, seed=seed) if "probe" in yardsticks else None
@@ -168,8 +174,10 @@ def _tasks(
         if found:
             entry |= {"probe_clips": found["train_clips"], "probe_classes": found["classes"]}
         entry |= {key: value for key, value in figures.items() if key not in entry}
-        if 0 < num_swapped < len(indices):
-            entry["swapped_n"] = num_swapped
+        for name in (name for name in _DEAF if name in replies):
+            num_asked = sum(replies[name][i] is not None for i in indices)
+            if 0 < num_asked < len(indices):
+                entry[f"{name}_n"] = num_asked
         if figures["metric"] == "accuracy":
             entry["interval"] = wilson_interval(figures["accuracy"], figures["n"])
         tasks[task] = entry

@@ -310,7 +310,7 @@ def recipe_summary(recipe: Recipe) -> str:
 
 def _stage(stage) -> str:
     rates = ", ".join(f"{part} {rate:g}" for part, rate in stage.learning_rates.model_dump().items() if rate)
-    length = f"{stage.steps} steps" if stage.steps else f"{stage.epochs:g} epochs"
+    length = stage.describe_budget()
     return f"{length} of {stage.batch_records} records; learning rates: {rates}"
 
 

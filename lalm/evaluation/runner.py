@@ -29,6 +29,8 @@ from lalm.evaluation.measuring import evaluate_model, timed
 __all__ = ["evaluate_model", "evaluate_run", "read_metrics", "write_results"]
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
+LOG_WIDTH = 120
+"""Columns of the table where no terminal shows it."""
 
 
 def evaluate_run(
@@ -73,6 +75,7 @@ def evaluate_run(
         recipe.generation,
         train_records=train,
         yardsticks=section.yardsticks if yardsticks is None else yardsticks,
+        max_deaf_records_per_task=section.max_deaf_records_per_task,
         batch_size=batch_size or section.batch_size,
         seed=recipe.seed,
         cache=open_state_cache(recipe, model, processor),
@@ -94,6 +97,8 @@ def evaluate_run(
             write_report(run, metrics, result.predictions, recipe, clips)
             advance(1)
     console = Console()
+    if not console.is_terminal:  # A log has no width; the default of 80 would break the table's words.
+        console = Console(width=LOG_WIDTH)
     console.print(metrics_table(metrics, title=f"{recipe.name}: {len(result.predictions)} held-out records"))
     if metrics["skipped"]:
         console.print(f"{len(metrics['skipped'])} records were skipped, listed in {run / METRICS}", style="yellow")

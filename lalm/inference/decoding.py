@@ -52,19 +52,16 @@ def decoding_arguments(options: GenerationSection, stop_token_ids: Sequence[int]
 
 def generate_ids(
     model: LalmForConditionalGeneration,
-    inputs_embeds: Tensor,
-    attention_mask: Tensor,
+    inputs: dict[str, Tensor],
     arguments: GenerationConfig,
     **extra: Any,
 ) -> list[list[int]]:
-    """New ids of each row of embedded prompts `[B, L, D]`, up to and with their first stop token.
+    """New ids of each row of embedded prompts (`embed_prompts`), up to and with their first stop token.
 
     `extra` goes to transformers' `generate`: a streamer, a cache.
     """
     # transformers types `generate` for a class of its own and for five kinds of output; this one gives ids.
-    output: Tensor = cast(Any, model).generate(
-        inputs_embeds=inputs_embeds, attention_mask=attention_mask, generation_config=arguments, **extra
-    )
+    output: Tensor = cast(Any, model).generate(**inputs, generation_config=arguments, **extra)
     return [cut_at_stop(ids, set(arguments.eos_token_id)) for ids in output.tolist()]
 
 

@@ -14,6 +14,7 @@ from lalm.inference.prompting import (
     encode_clips,
     positions_of_clips,
     prompt_ids,
+    questions_of,
 )
 from lalm.recipe.schema import GenerationSection
 
@@ -57,10 +58,19 @@ def generate_answers(
     answers = [""] * len(requests)
     with answering(model, options.lora_scale):
         for batch in _batches([len(ids) for ids in prompts], batch_size):
-            inputs_embeds, attention_mask = embed_prompts(
-                model, [prompts[i] for i in batch], _states(model, processor, [requests[i] for i in batch])
+            chosen = [requests[i] for i in batch]
+            questions = [
+                question
+                for request in chosen
+                for question in questions_of(processor, request.turns, positions_of_clips(model, processor, request))
+            ]
+            inputs = embed_prompts(
+                model,
+                [prompts[i] for i in batch],
+                _states(model, processor, chosen),
+                processor.question_inputs(questions),
             )
-            new_ids = generate_ids(model, inputs_embeds, attention_mask, arguments)
+            new_ids = generate_ids(model, inputs, arguments)
             for i, ids in zip(batch, new_ids, strict=True):
                 answers[i] = read_answer(processor, ids)
             if progress is not None:

@@ -60,7 +60,7 @@ def positions_of_clips(model: LalmForConditionalGeneration, processor: LalmProce
         unit = f"samples at {processor.sampling_rate} Hz"
     else:
         lengths = [len(states) for states in request.states]
-        rule = model.config.projector_section().length_rule()
+        rule = model.config.position_rule()
         counts, unit = [rule.count(length) for length in lengths], "encoder steps"
     for number, (length, count) in enumerate(zip(lengths, counts, strict=True), start=1):
         if count < 1:
@@ -71,6 +71,13 @@ def positions_of_clips(model: LalmForConditionalGeneration, processor: LalmProce
 def prompt_ids(processor: LalmProcessor, turns: Sequence[Turn], num_positions: list[int]) -> list[int]:
     """Ids of a prompt up to where the answer starts, with a placeholder id at every audio position."""
     return list(processor.encode_turns(turns, num_positions, add_generation_prompt=True).input_ids)
+
+
+def questions_of(processor: LalmProcessor, turns: Sequence[Turn], num_positions: list[int]) -> list[list[int]]:
+    """Ids of the question of each clip, for a model that reads them; none for any other."""
+    if not processor.reads_question:
+        return []
+    return processor.encode_turns(turns, num_positions, add_generation_prompt=True).questions
 
 
 def encode_clips(
@@ -86,17 +93,21 @@ def encode_clips(
 
 
 def embed_prompts(
-    model: LalmForConditionalGeneration, prompts: Sequence[list[int]], clips: Sequence[Tensor]
-) -> tuple[Tensor, Tensor]:
+    model: LalmForConditionalGeneration,
+    prompts: Sequence[list[int]],
+    clips: Sequence[Tensor],
+    questions: dict[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
     """Left-padded prompts, ready for the decoder.
 
     Args:
         prompts: ids of each row.
         clips: encoder states `[T, E]` of all rows' clips, row after row.
+        questions: `LalmProcessor.question_inputs` of the same clips.
 
     Returns:
-        `inputs_embeds [B, L, D]` and `attention_mask [B, L]`. Embedded, because then beams repeat whole rows
-        and a repetition penalty never looks up a placeholder id, which lies beyond the vocabulary.
+        `inputs_embeds [B, L, D]`, `attention_mask [B, L]`, and what cross-attention reads. Embedded, because then beams
+        repeat whole rows and a repetition penalty never looks up a placeholder id, which lies beyond the vocabulary.
     """
     length = max(len(ids) for ids in prompts)
     input_ids = torch.zeros(len(prompts), length, dtype=torch.long, device=model.device)
@@ -110,7 +121,8 @@ def embed_prompts(
             [clip.to(model.device, torch.float32) for clip in clips], batch_first=True
         )
         audio["audio_state_lengths"] = torch.tensor([len(clip) for clip in clips], device=model.device)
-    return model.embed(input_ids, **audio), attention_mask
+        audio |= {name: value.to(model.device) for name, value in (questions or {}).items()}
+    return {**model.embed_inputs(input_ids, **audio), "attention_mask": attention_mask}
 
 
 def check_room(model: LalmForConditionalGeneration, num_prompt: int, num_new: int) -> None:

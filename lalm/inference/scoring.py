@@ -20,6 +20,7 @@ from lalm.inference.prompting import (
     encode_clips,
     positions_of_clips,
     prompt_ids,
+    questions_of,
 )
 
 if TYPE_CHECKING:
@@ -71,11 +72,17 @@ def score_options(
     scores: list[OptionScore] = []
     with answering(model, lora_scale):
         states = encode_clips(model, processor, request.waveforms) if request.states is None else request.states
-        inputs_embeds, attention_mask = embed_prompts(model, [prompt], states)
-        read = model(inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=True, logits_to_keep=1)
+        questions = processor.question_inputs(questions_of(processor, request.turns, num_positions))
+        inputs = embed_prompts(model, [prompt], states, questions)
+        if model.has_encoder:
+            for start in range(0, len(answers), batch_size):
+                scores += _score_behind_encoder(model, inputs, answers[start : start + batch_size])
+            return scores
+        read = model(**inputs, use_cache=True, logits_to_keep=1)
+        heard = {name: value for name, value in inputs.items() if name in ("audio_context", "audio_context_clips")}
         for start in range(0, len(answers), batch_size):
             batch = answers[start : start + batch_size]
-            scores += _score_batch(model, read.logits, copy.deepcopy(read.past_key_values), len(prompt), batch)
+            scores += _score_batch(model, read.logits, copy.deepcopy(read.past_key_values), len(prompt), batch, heard)
     return scores
 
 
@@ -89,14 +96,37 @@ def _answer_ids(
     return ids[num_prompt:end], is_scored[num_prompt:end]
 
 
+def _score_behind_encoder(
+    model: LalmForConditionalGeneration, inputs: dict[str, Tensor], answers: Sequence[tuple[list[int], list[bool]]]
+) -> list[OptionScore]:
+    """As `_score_batch`, for a language model whose encoder reads the prompt."""
+    prompt = inputs["inputs_embeds"]
+    num_rows, length = len(answers), max(len(ids) for ids, _ in answers)
+    labels = torch.full((num_rows, prompt.shape[1] + length), IGNORED, device=model.device)
+    for row, (ids, scored) in enumerate(answers):
+        kept = [token if counts else IGNORED for token, counts in zip(ids, scored, strict=True)]
+        labels[row, prompt.shape[1] : prompt.shape[1] + len(ids)] = torch.tensor(kept, device=model.device)
+    rows = torch.nn.functional.pad(prompt, (0, 0, 0, length)).expand(num_rows, -1, -1)
+    totals = [
+        model(inputs_embeds=rows[i : i + 1], labels=labels[i : i + 1], num_items_in_batch=1.0).loss.item()
+        for i in range(num_rows)
+    ]
+    counts = (labels != IGNORED).sum(dim=1).tolist()
+    return [OptionScore(-total, count) for total, count in zip(totals, counts, strict=True)]
+
+
 def _score_batch(
     model: LalmForConditionalGeneration,
     first_logits: Tensor,
     cache,
     num_prompt: int,
     answers: Sequence[tuple[list[int], list[bool]]],
+    heard: dict[str, Tensor],
 ) -> list[OptionScore]:
-    """Teacher forcing of some answers behind one prompt, whose last logits `[1, 1, V]` predict their first token."""
+    """Teacher forcing of some answers behind one prompt, whose last logits `[1, 1, V]` predict their first token.
+
+    `heard`: what cross-attention reads, one row.
+    """
     num_rows, length = len(answers), max(len(ids) for ids, _ in answers)
     ids = torch.zeros(num_rows, length, dtype=torch.long, device=model.device)
     is_scored = torch.zeros_like(ids, dtype=torch.bool)
@@ -115,6 +145,7 @@ def _score_batch(
             position_ids=position_ids.expand(num_rows, -1),
             past_key_values=cache,
             use_cache=True,
+            **{name: value.expand(num_rows, *value.shape[1:]) for name, value in heard.items()},
         ).logits
         logits = torch.cat([logits, rest], dim=1)
     log_likelihood = logits.float().log_softmax(dim=-1).gather(-1, ids[..., None])[..., 0]

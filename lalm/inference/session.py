@@ -33,6 +33,7 @@ from lalm.inference.prompting import (
     encode_clips,
     positions_of_clips,
     prompt_ids,
+    questions_of,
 )
 from lalm.recipe.schema import GenerationSection
 
@@ -92,6 +93,7 @@ class ChatSession:
         self.clips: list[Clip] = []
         self.answers: list[Answer] = []
         self._states: list[Tensor] = []
+        self._questions: list[list[int]] = []
         self._clips_before_turn: list[int] = []
         self._cache.clear()
 
@@ -176,24 +178,30 @@ class ChatSession:
         """Text, new ids, and when the first token came; None where they come all at once."""
         model, processor = self.model, self.processor
         request = Request(tuple(turns), waveforms=tuple(clip.waveform for clip in self.clips))
-        prompt = prompt_ids(processor, request.turns, positions_of_clips(model, processor, request))
+        num_positions = positions_of_clips(model, processor, request)
+        prompt = prompt_ids(processor, request.turns, num_positions)
         check_room(model, len(prompt), options.max_new_tokens)
         token_times: list[float] = []
         is_streamed = options.num_beams == 1  # transformers streams no beams, and their cache holds every beam.
         with answering(model, options.lora_scale):
             new_clips = self.clips[len(self._states) :]
             self._states += encode_clips(model, processor, [clip.waveform for clip in new_clips])
-            inputs_embeds, attention_mask = embed_prompts(model, [prompt], self._states)
+            questions = questions_of(processor, request.turns, num_positions)
+            if questions[: len(self._questions)] != self._questions:
+                self._cache.clear()  # the same ids, but other vectors at the positions of a clip
+            self._questions = questions
+            inputs = embed_prompts(model, [prompt], self._states, processor.question_inputs(questions))
             extra: dict[str, Any] = {}
             if is_streamed:
-                extra["past_key_values"] = self._cache.start(prompt, options.lora_scale)
+                if not model.has_encoder:
+                    extra["past_key_values"] = self._cache.start(prompt, options.lora_scale)
                 extra["streamer"] = AnswerStream(
                     processor,
                     on_text=on_text or (lambda piece: None),
                     on_token=lambda: token_times.append(time.perf_counter()),
                 )
             arguments = decoding_arguments(options, processor.stop_token_ids)
-            [new_ids] = generate_ids(model, inputs_embeds, attention_mask, arguments, **extra)
+            [new_ids] = generate_ids(model, inputs, arguments, **extra)
         text = read_answer(processor, new_ids)
         if is_streamed:
             self._cache.keep(prompt, new_ids)

@@ -1,27 +1,71 @@
-"""The audio tower: one or several encoders over the same clips, their states aligned in time and joined on width."""
+"""The audio tower: one or several encoders over the same clips, and how their states become one sequence.
+
+In width the encoders are aligned in time: at each step of the reference encoder stand the states of all that are
+nearest to it, wherever each encoder's chunks begin. In time they follow one another, each in slots of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from lalm.audio.lengths import Chain, LengthRule, Parallel, Resample
 from lalm.encoders.base import AudioEncoder
+from lalm.errors import ModelError
+from lalm.recipe.encoders import JoinSection
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One encoder's states of some clips.
+
+    Attributes:
+        states: `[clips, T, E]`, zeros behind the real steps.
+        num_steps: `[clips]`.
+        seconds: `[clips, T]`, the middle of each real step, counted from the clip's start.
+    """
+
+    states: Tensor
+    num_steps: Tensor
+    seconds: Tensor
 
 
 class AudioTower(nn.Module):
-    """Runs every encoder on its own features. Frozen encoders stay in eval mode whatever the model's mode is."""
+    """Runs every encoder on its own features. Frozen encoders stay in eval mode whatever the model's mode is.
 
-    def __init__(self, encoders: Sequence[AudioEncoder]):
+    Args:
+        names: what the recipe calls each encoder, for `join.rate`.
+
+    Raises:
+        ModelError: if `join.rate` names no encoder of the tower, or two.
+    """
+
+    def __init__(
+        self, encoders: Sequence[AudioEncoder], names: Sequence[str] = (), join: JoinSection | None = None
+    ) -> None:
         super().__init__()
-        self.encoders = nn.ModuleList(encoders)
+        self.encoders: Any = nn.ModuleList(encoders)
+        self.join = join or JoinSection()
+        self.reference = self._find_reference(list(names))
 
     @property
     def width(self) -> int:
         """Width `E` of the joined states."""
         return sum(encoder.width for encoder in self.encoders)
+
+    @property
+    def stream_widths(self) -> list[int]:
+        """Width of each encoder's part of the joined states."""
+        return [cast(AudioEncoder, encoder).width for encoder in self.encoders]
+
+    @property
+    def num_layer_outputs(self) -> int:
+        """Layers of one encoder that its states hold side by side on the width, where the encoder gives several."""
+        return getattr(self.encoders[0], "num_layer_outputs", 1) if len(self.encoders) == 1 else 1
 
     @property
     def sample_rate_hz(self) -> int:
@@ -30,17 +74,21 @@ class AudioTower(nn.Module):
 
     @property
     def length_rule(self) -> LengthRule:
-        """Samples at `sample_rate_hz` -> joined steps: the longest stream counts."""
+        """Samples at `sample_rate_hz` -> joined steps."""
         rules = [
             _after_resampling(encoder.length_rule, self.sample_rate_hz, encoder.front_end.sample_rate_hz)
             for encoder in self.encoders
         ]
-        return rules[0] if len(rules) == 1 else Parallel(rules=tuple(rules), join="max")
+        if len(rules) == 1:
+            return rules[0]
+        if self.join.axis == "time":
+            return Parallel(rules=tuple(rules), join="sum")
+        return Parallel(rules=tuple(rules), join="max") if self.reference is None else rules[self.reference]
 
     def train(self, mode: bool = True) -> AudioTower:
         super().train(mode)
         for encoder in self.encoders:
-            if not any(parameter.requires_grad for parameter in encoder.parameters()):
+            if encoder.is_frozen:
                 encoder.eval()
         return self
 
@@ -66,26 +114,48 @@ class AudioTower(nn.Module):
             )
         ]
         if len(streams) == 1:
-            return streams[0]
-        length = max(states.shape[1] for states, _ in streams)
-        joined = [nn.functional.pad(states, (0, 0, 0, length - states.shape[1])) for states, _ in streams]
-        return torch.cat(joined, dim=-1), torch.stack([steps for _, steps in streams]).amax(dim=0)
+            return streams[0].states, streams[0].num_steps
+        if self.join.axis == "time":
+            return _one_after_another(streams)
+        if self.reference is None:
+            return _step_beside_step(streams)
+        reference = streams[self.reference]
+        aligned = [stream.states if stream is reference else _nearest(stream, reference) for stream in streams]
+        return torch.cat(aligned, dim=-1), reference.num_steps
 
     @staticmethod
-    def _encode(encoder: AudioEncoder, features: Tensor, lengths: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def _encode(encoder: AudioEncoder, features: Tensor, lengths: Tensor, counts: Tensor) -> Stream:
         if int(counts.sum()) != len(features):
             raise ValueError(f"chunk_counts add up to {int(counts.sum())}, but there are {len(features)} chunks")
-        frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+        is_trained = any(parameter.requires_grad for parameter in encoder.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and is_trained):
             output = encoder(features, lengths)
         steps = output.num_steps.tolist()
-        clips, first = [], 0
+        clips, seconds, first = [], [], 0
         for count in counts.tolist():
             chunks = range(first, first + count)
             clips.append(torch.cat([output.states[i, : steps[i]] for i in chunks]))
+            seconds.append(torch.cat([_step_seconds(encoder, i - first, steps[i]) for i in chunks]))
             first += count
         num_steps = torch.tensor([len(clip) for clip in clips], device=features.device)
-        return nn.utils.rnn.pad_sequence(clips, batch_first=True), num_steps
+        pad = nn.utils.rnn.pad_sequence
+        times = pad(seconds, batch_first=True, padding_value=torch.inf).to(features.device)
+        return Stream(pad(clips, batch_first=True), num_steps, times)
+
+    def _find_reference(self, names: list[str]) -> int | None:
+        """The encoder whose steps the joined states have; None where each counts for itself."""
+        rate = self.join.rate
+        if rate == "each":
+            return None
+        if rate == "finest":
+            seconds = [encoder.step_seconds for encoder in self.encoders]
+            return seconds.index(min(seconds))
+        if names.count(rate) != 1:
+            raise ModelError(
+                f"join.rate: {rate!r} names {names.count(rate)} of the encoders ({', '.join(names)}). Give 'finest', "
+                "'each', or the name of one encoder."
+            )
+        return names.index(rate)
 
     def _one_each(self, value: Tensor | Sequence[Tensor], name: str) -> list[Tensor]:
         values = (
@@ -94,6 +164,45 @@ class AudioTower(nn.Module):
         if len(values) != len(self.encoders):
             raise ValueError(f"{name}: {len(values)} tensors for {len(self.encoders)} encoders")
         return values
+
+
+def _step_seconds(encoder: AudioEncoder, chunk: int, steps: int) -> Tensor:
+    """The middle of each step of a clip's chunk number `chunk`, `[steps]`."""
+    start = chunk * encoder.front_end.chunk_samples / encoder.front_end.sample_rate_hz
+    return start + (torch.arange(steps, dtype=torch.float64) + 0.5) * encoder.step_seconds
+
+
+def _nearest(stream: Stream, reference: Stream) -> Tensor:
+    """`stream`'s states at the steps of `reference`, `[clips, T of the reference, E]`; zeros where it has none."""
+    joined = stream.states.new_zeros(*reference.states.shape[:2], stream.states.shape[2])
+    pairs = zip(stream.num_steps.tolist(), reference.num_steps.tolist(), strict=True)
+    for clip, (steps, wanted) in enumerate(pairs):
+        if steps and wanted:
+            borders = (stream.seconds[clip, 1:steps] + stream.seconds[clip, : steps - 1]) / 2
+            joined[clip, :wanted] = stream.states[clip, torch.bucketize(reference.seconds[clip, :wanted], borders)]
+    return joined
+
+
+def _step_beside_step(streams: Sequence[Stream]) -> tuple[Tensor, Tensor]:
+    length = max(stream.states.shape[1] for stream in streams)
+    padded = [nn.functional.pad(stream.states, (0, 0, 0, length - stream.states.shape[1])) for stream in streams]
+    return torch.cat(padded, dim=-1), torch.stack([stream.num_steps for stream in streams]).amax(dim=0)
+
+
+def _one_after_another(streams: Sequence[Stream]) -> tuple[Tensor, Tensor]:
+    """All steps of the first encoder, then of the next; each encoder's states in its own slots of the width."""
+    before, width = 0, sum(stream.states.shape[2] for stream in streams)
+    slotted = []
+    for stream in streams:
+        own = stream.states.shape[2]
+        slotted.append(nn.functional.pad(stream.states, (before, width - before - own)))
+        before += own
+    num_steps = torch.stack([stream.num_steps for stream in streams])
+    clips = [
+        torch.cat([states[clip, :steps] for states, steps in zip(slotted, num_steps[:, clip].tolist(), strict=True)])
+        for clip in range(num_steps.shape[1])
+    ]
+    return nn.utils.rnn.pad_sequence(clips, batch_first=True), num_steps.sum(dim=0)
 
 
 def _after_resampling(rule: LengthRule, from_hz: int, to_hz: int) -> LengthRule:

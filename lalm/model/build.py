@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 from transformers import PreTrainedModel
 
-from lalm.audio.lengths import Chain
+from lalm.audio.lengths import Chain, Constant, LengthRule
 from lalm.encoders import build_encoder, load_encoder
+from lalm.encoders.base import AudioEncoder
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
 from lalm.model.decoder import (
+    check_packing,
     choose_dtype,
     load_config,
     load_language_model,
@@ -18,6 +23,9 @@ from lalm.model.decoder import (
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.processing.processor import LalmProcessor
 from lalm.recipe.schema import Recipe
+
+SAMPLED_EMBEDDINGS = 4096
+"""Rows of a table that its scale is taken from where the whole table is not what the layers get."""
 
 
 def build_model(
@@ -32,12 +40,16 @@ def build_model(
     """
     torch.manual_seed(recipe.seed)
     dtype = dtype or choose_dtype(recipe.language_model.dtype)
-    tower = AudioTower([load_encoder(section, choose_dtype(section.dtype)) for section in recipe.encoders])
+    tower = build_tower(recipe, [load_encoder(section, choose_dtype(section.dtype)) for section in recipe.encoders])
     processor = build_processor(recipe, tower)
     language_model = load_language_model(recipe.language_model, dtype)
+    check_packing(language_model.config, recipe.data.packing)
     config = build_config(recipe, tower, language_model.config, processor.audio_token_id)
     model = LalmForConditionalGeneration(config, audio_tower=tower, language_model=language_model)
-    model.multi_modal_projector.match_scale(embedding_scale(language_model))
+    if model.cross_attention is None:
+        model.multi_modal_projector.match_scale(embedding_scale(language_model))
+    else:
+        model.cross_attention.match_scale(embedding_scale(language_model))
     trainable = {id(parameter) for part in ("projector", "lora") for _, parameter in model.parts()[part]}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trainable)
@@ -45,8 +57,13 @@ def build_model(
 
 
 def embedding_scale(language_model: PreTrainedModel) -> float:
-    """Standard deviation of the text embeddings' numbers."""
-    return language_model.get_input_embeddings().weight.detach().float().std().item()
+    """Standard deviation of the text embeddings' numbers, as the decoder's layers get them."""
+    table = cast(torch.nn.Embedding, language_model.get_input_embeddings())
+    if type(table) is torch.nn.Embedding:
+        return table.weight.detach().float().std().item()
+    # Gemma 3's table multiplies what it gives.
+    ids = torch.linspace(0, table.num_embeddings - 1, SAMPLED_EMBEDDINGS, device=table.weight.device).long()
+    return table(ids).detach().float().std().item()
 
 
 def build_config(recipe: Recipe, tower: AudioTower, text_config, audio_token_id: int) -> LalmConfig:
@@ -57,6 +74,7 @@ def build_config(recipe: Recipe, tower: AudioTower, text_config, audio_token_id:
             {"section": section.model_dump(mode="json"), "config": encoder.config_dict()}
             for section, encoder in sections
         ],
+        join=recipe.join.model_dump(mode="json"),
         projector=recipe.projector.model_dump(mode="json"),
         text_config=text_config,
         lora=recipe.language_model.lora and recipe.language_model.lora.model_dump(mode="json"),
@@ -67,22 +85,37 @@ def build_config(recipe: Recipe, tower: AudioTower, text_config, audio_token_id:
     )
 
 
+def build_tower(recipe: Recipe, encoders: Sequence[AudioEncoder]) -> AudioTower:
+    """The recipe's encoders, joined as it says."""
+    return AudioTower(encoders, [section.name for section in recipe.encoders], recipe.join)
+
+
 def build_processor(recipe: Recipe, tower: AudioTower) -> LalmProcessor:
     """The processor that goes with a tower: its front ends, and the rule from samples to audio positions."""
     return LalmProcessor.create(
         load_tokenizer(recipe.language_model),
         template=recipe.language_model.template,
         front_ends=[encoder.front_end for encoder in tower.encoders],
-        position_rule=Chain(rules=(tower.length_rule, recipe.projector.length_rule())),
+        position_rule=position_rule(recipe, tower),
         system=recipe.language_model.system,
+        reads_question=recipe.projector.needs_question,
     )
+
+
+def position_rule(recipe: Recipe, tower: AudioTower) -> LengthRule:
+    """Samples of a clip -> its positions in the text: the projector's, or one where cross-attention reads them."""
+    rules: tuple[LengthRule, ...] = (tower.length_rule, recipe.projector.length_rule())
+    if recipe.language_model.cross_attention is not None:
+        rules += (Constant(outputs=1),)
+    return Chain(rules=rules)
 
 
 def build_empty(recipe: Recipe) -> LalmForConditionalGeneration:
     """The recipe's model on the meta device: all shapes, no weights."""
     with torch.device("meta"):
-        tower = AudioTower([build_encoder(section) for section in recipe.encoders])
+        tower = build_tower(recipe, [build_encoder(section) for section in recipe.encoders])
         text_config = load_config(recipe.language_model)
+        check_packing(text_config, recipe.data.packing)
         config = build_config(recipe, tower, text_config, audio_token_id=text_config.vocab_size)
         return LalmForConditionalGeneration(config, audio_tower=tower)
 

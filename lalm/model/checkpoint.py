@@ -192,7 +192,7 @@ def compute_seals(model: LalmForConditionalGeneration, processor: LalmProcessor)
     device = model.device
     inputs = {
         name: [item.to(device) for item in value] if isinstance(value, list) else value.to(device)
-        for name, value in processor.audio_inputs([wave]).items()
+        for name, value in (processor.audio_inputs([wave]) | processor.question_inputs(encoded.questions)).items()
     }
     was_training = model.training
     model.eval()

@@ -11,12 +11,26 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 
 from lalm.errors import MissingPackageError, ModelError
 from lalm.recipe.schema import LanguageModelSection, LoraSection
 from lalm.resources import cache_folder, file_fingerprint, find_base
+
+ALIBI_TYPES = ("bloom", "mpt")
+"""Families whose attention is biased by distance in the row; Falcon's configuration says so itself."""
+
+MASKED_LAYERS = {"full_attention", "sliding_attention"}
+"""Types of layers that keep conversations of one row apart when the mask says so."""
 
 RANDOM_SIZES = {
     "vocab_size": 512,
@@ -36,7 +50,11 @@ LORA_GROUPS = {
         *("query_key_value", "qkv_proj", "Wqkv", "c_attn", "c_proj"),
     ),
 }
-"""Names that the families of transformers give to the same matrices."""
+"""Names that the families of transformers give to the same matrices. Where one matrix makes query, key and value
+(GPT-2, GPT-NeoX, Falcon, Phi-3), `qv` adapts all three."""
+
+ATTENTION_MODULES = ("attn", "self_attn", "attention", "self_attention", "mixer", "SelfAttention", "EncDecAttention")
+"""Names of the modules that hold them; GPT-2 calls a matrix of its feed-forward `c_proj` too."""
 
 
 def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None = None) -> PreTrainedModel:
@@ -45,7 +63,7 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
     `dtype` overrides the section's.
 
     Raises:
-        ModelError: if the base cannot be found, or is no causal language model.
+        ModelError: if the base cannot be found, or is no language model.
     """
     dtype = dtype or choose_dtype(section.dtype)
     if section.base == "random":
@@ -55,10 +73,19 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
     if section.quantisation != "none":
         options["quantization_config"] = _quantisation(section.quantisation, dtype)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        model = _auto_class(load_config(section)).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be loaded: {error}") from error
     return model.eval().requires_grad_(False)
+
+
+def empty_language_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """A model of a configuration with random weights."""
+    return _auto_class(config).from_config(config)
+
+
+def _auto_class(config: PreTrainedConfig) -> type:
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
 def random_language_model(section: LanguageModelSection) -> PreTrainedModel:
@@ -211,14 +238,15 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> None:
             parameter.data = parameter.data.float()
 
 
-def resolve_targets(model: nn.Module, targets: tuple[str, ...] | str) -> list[str]:
+def resolve_targets(model: PreTrainedModel, targets: tuple[str, ...] | str) -> list[str]:
     """Names of the model's linear layers that a recipe's targets mean."""
     existing = _linear_names(model)
-    if targets == "attention_mlp":
-        return sorted(existing)
-    wanted = set(LORA_GROUPS[targets]) if isinstance(targets, str) else set(targets)
-    chosen = sorted(existing & wanted)
-    missing = set() if isinstance(targets, str) else wanted - existing
+    if isinstance(targets, str):
+        chosen, missing = _resolve_group(model, targets), set()
+    else:
+        paths = [f".{path}" for path, _ in _linear_layers(model)]
+        missing = {name for name in targets if not any(path.endswith(f".{name}") for path in paths)}
+        chosen = sorted(set(targets))
     if missing or not chosen:
         raise ModelError(
             f"language_model.lora.targets: {sorted(missing) or targets} names no linear layer of "
@@ -227,13 +255,64 @@ def resolve_targets(model: nn.Module, targets: tuple[str, ...] | str) -> list[st
     return chosen
 
 
-def _linear_names(model: nn.Module) -> set[str]:
+def _resolve_group(model: PreTrainedModel, group: str) -> list[str]:
+    """The group's linear layers inside the decoder's layers, by last name; with the module before it where the last
+    name alone means others too."""
+    paths = [name.split(".") for name, _ in _linear_layers(decoder_layers(model))]
+    if group == "attention_mlp":
+        return sorted({path[-1] for path in paths})
+    wanted = LORA_GROUPS[group]
+    inside = [path for path in paths if path[-1] in wanted and path[-2] in ATTENTION_MODULES]
+    others = {path[-1] for path in paths if path not in inside}
+    return sorted({".".join(path[-2:]) if path[-1] in others else path[-1] for path in inside})
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The model's layers, first to last.
+
+    Raises:
+        ModelError: if no list of modules is as long as the configuration says.
+    """
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise ModelError(f"{type(model).__name__} has no list of {count} layers that cross-attention could enter.")
+
+
+def _linear_names(model: PreTrainedModel) -> set[str]:
     head = model.get_output_embeddings()
-    return {
-        name.rpartition(".")[2]
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-    }
+    return {name.rpartition(".")[2] for name, module in _linear_layers(model) if module is not head}
+
+
+def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D)))
+
+
+def check_packing(config: PreTrainedConfig, packing: str) -> None:
+    """Refuses rows of several conversations for a model that would not keep them apart.
+
+    Raises:
+        ModelError: if the model takes distances from places in the row (ALiBi), whatever the positions say, or has an
+            encoder.
+    """
+    if packing != "none" and config.is_encoder_decoder:
+        raise ModelError(
+            f"data.packing: {packing} is for decoders; '{config.model_type}' has an encoder, which reads one "
+            "conversation at a time. Use packing: none."
+        )
+    text_config = config.get_text_config()
+    types = set(getattr(text_config, "layer_types", None) or ())
+    if packing != "none" and types - MASKED_LAYERS:
+        raise ModelError(
+            f"data.packing: {packing} is not exact for '{text_config.model_type}': its layers of "
+            f"{', '.join(sorted(types - MASKED_LAYERS))} follow no attention mask. Use packing: none."
+        )
+    if packing != "none" and (getattr(text_config, "alibi", False) or text_config.model_type in ALIBI_TYPES):
+        raise ModelError(
+            f"data.packing: {packing} is not exact for '{text_config.model_type}': its attention counts distances in "
+            "the row (ALiBi), so conversations in one row would move one another. Use packing: none."
+        )
 
 
 def lora_layers(model: nn.Module) -> Iterator[LoraLayer]:

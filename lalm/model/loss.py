@@ -21,39 +21,62 @@ def supervised_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
     return is_used, shifted[is_used]
 
 
+def token_losses(hidden_states: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], *, vocab_size: int) -> Tensor:
+    """Negative log-likelihood of each supervised token `[n]`, row by row, in float32.
+
+    Args:
+        hidden_states: `[B, L, D]`, the decoder's last states.
+        labels: `[B, L]`, -100 where nothing is supervised.
+        head: `[n, D]` -> logits `[n, V]`.
+    """
+    is_used, targets = supervised_positions(labels)
+    used = hidden_states[is_used]
+    chunk = max(1, CHUNK_LOGITS // vocab_size)
+    if len(targets) <= chunk:
+        return _losses(used, targets, head)
+    return torch.cat(
+        [
+            checkpoint(_losses, used[i : i + chunk], targets[i : i + chunk], head, use_reentrant=False)
+            for i in range(0, len(targets), chunk)
+        ]
+    )
+
+
 def language_model_loss(
     hidden_states: Tensor,
     labels: Tensor,
     head: Callable[[Tensor], Tensor],
     *,
     vocab_size: int,
+    label_weights: Tensor | None = None,
     num_items: Tensor | float | None = None,
-) -> Tensor:
-    """Mean negative log-likelihood of the supervised tokens, in float32.
+) -> tuple[Tensor, Tensor]:
+    """Weighted mean of the supervised tokens' losses, and the plain `token_losses [n]` (without gradient).
 
     Args:
-        hidden_states: `[B, L, D]`, the decoder's last states.
-        labels: `[B, L]`, -100 where nothing is supervised.
-        head: `[n, D]` -> logits `[n, V]`.
-        num_items: what the sum is divided by; the supervised tokens of the whole optimizer step, so that accumulation
-            and ranks weigh tokens equally. The count of this batch by default.
+        label_weights: `[B, L]`, the weight of each label; all count 1 by default. A record's weight divided by its
+            number of labels makes the mean one over records.
+        num_items: what the sum is divided by: the weights of the whole optimizer step, so that accumulation and ranks
+            change nothing. Those of this batch by default.
     """
     is_used, targets = supervised_positions(labels)
-    used = hidden_states[is_used]
     if len(targets) == 0:
-        return hidden_states.sum() * 0.0
-    chunk = max(1, CHUNK_LOGITS // vocab_size)
-    if len(targets) <= chunk:
-        total = _summed_loss(used, targets, head)
+        return hidden_states.sum() * 0.0, hidden_states.new_zeros(0)
+    losses = token_losses(hidden_states, labels, head, vocab_size=vocab_size)
+    if label_weights is None:
+        weights = torch.ones_like(losses)
     else:
-        total = torch.stack(
-            [
-                checkpoint(_summed_loss, used[i : i + chunk], targets[i : i + chunk], head, use_reentrant=False)
-                for i in range(0, len(targets), chunk)
-            ]
-        ).sum()
-    return total / (len(targets) if num_items is None else num_items)
+        weights = nn.functional.pad(label_weights[:, 1:], (0, 1))[is_used].to(losses.dtype)
+    total = (losses * weights).sum()
+    return total / (weights.sum() if num_items is None else num_items), losses.detach()
 
 
-def _summed_loss(hidden_states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-    return nn.functional.cross_entropy(head(hidden_states).float(), targets, reduction="sum")
+def _losses(hidden_states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    if len(targets) == 0:
+        return hidden_states.sum(dim=-1)
+    return nn.functional.cross_entropy(_upcast(head(hidden_states)), targets, reduction="none")
+
+
+def _upcast(logits: Tensor) -> Tensor:
+    """float32 at least; float64 stays, for comparisons."""
+    return logits if logits.dtype == torch.float64 else logits.float()

@@ -5,35 +5,48 @@ Audio vectors take their positions among the text embeddings; their count must e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
-from lalm.encoders import build_encoder
-from lalm.model.attention_mask import mask_from_segments
+from lalm.encoders import build_encoder, encoder_name
+from lalm.errors import ModelError
+from lalm.model.attention_mask import masks_of_layers
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
-from lalm.model.contrastive import contrastive_loss, mean_embeddings
-from lalm.model.decoder import add_lora, lora_layers
+from lalm.model.cross_attention import CONTEXT_INPUTS, CrossAttention, context_inputs, range_of_step
+from lalm.model.decoder import add_lora, empty_language_model, lora_layers
+from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answers
 from lalm.model.loss import language_model_loss
+from lalm.model.objectives import ObjectiveHeads, alignment_losses
 from lalm.projectors import build_projector
 
-AUDIO_INPUTS = ("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths")
+AUDIO_INPUTS = (
+    *("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths"),
+    *("question_ids", "question_lengths"),
+)
 PARTS = ("encoder", "projector", "lora", "language_model")
-"""What a stage of a recipe can train."""
+"""What a stage of a recipe can train, and a model that answers consists of."""
+HEADS = "heads"
+"""The part that a model has only while a stage trains it, see `lalm.model.objectives`."""
 
 
 @dataclass
 class LalmOutput(ModelOutput):
-    """`logits` are left out when labels are given: they exist at supervised positions only, inside the loss."""
+    """`logits` are left out when labels are given: they exist at supervised positions only, inside the loss.
+
+    `token_losses [n]`: of each supervised token, row by row. `losses`: of each objective before its weight.
+    """
 
     loss: Tensor | None = None
+    token_losses: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     past_key_values: Any = None
     hidden_states: tuple[Tensor, ...] | None = None
@@ -56,6 +69,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     _supports_attention_backend = True
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True
+    sequence_loss = staticmethod(language_model_loss)
+    """Decoder states and labels -> loss; `lalm bench` measures another here."""
 
     def __init__(
         self,
@@ -66,13 +81,28 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ):
         """Random weights, but for the parts that are handed over ready (without adapter)."""
         super().__init__(config)
+        sections = config.encoder_sections()
         self.audio_tower = audio_tower or AudioTower(
-            [build_encoder(section, sizes) for section, sizes in config.encoder_sections()]
+            [build_encoder(section, sizes) for section, sizes in sections],
+            [encoder_name(section) for section, _ in sections],
+            config.join_section(),
         )
-        self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = language_model or empty_language_model(config.text_config)
+        cross_attention = config.cross_attention_section()
+        width = cast(nn.Embedding, self.get_input_embeddings()).embedding_dim
+        num_layers = self.audio_tower.num_layer_outputs
+        audio_width = cross_attention.audio_width or width if cross_attention else width
         self.multi_modal_projector = build_projector(
-            config.projector_section(), self.audio_tower.width, self.language_model.get_input_embeddings().embedding_dim
+            config.projector_section(),
+            self.audio_tower.width // num_layers,
+            audio_width,
+            stream_widths=self.audio_tower.stream_widths,
+            num_layers_given=num_layers,
         )
+        self.cross_attention = (
+            CrossAttention(cross_attention, self.language_model, audio_width) if cross_attention else None
+        )
+        self.objective_heads: ObjectiveHeads | None = None
         self.generation_config = self.language_model.generation_config
         self.post_init()
         # Only now: post_init would give the adapter the language model's random start, and B must start at zero.
@@ -108,8 +138,9 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.language_model.get_decoder()
 
     def parts(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Every parameter, by the part that a stage of a recipe names."""
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in PARTS}
+        """Every parameter, by the part that a stage of a recipe names; `heads` only where there are some."""
+        names = PARTS if self.objective_heads is None else (*PARTS, HEADS)
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {part: [] for part in names}
         for name, parameter in self.named_parameters():
             groups[_part_of(name)].append((name, parameter))
         return groups
@@ -119,6 +150,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for layer in lora_layers(self.language_model):
             layer.set_scale("default", scale)
         self._lora_scale = scale
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the language model is an encoder-decoder, whose encoder reads the prompt."""
+        return self.language_model.config.is_encoder_decoder
 
     @property
     def lora_scale(self) -> float:
@@ -141,10 +177,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None = None,
         audio_states: Tensor | None = None,
         audio_state_lengths: Tensor | None = None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
     ) -> Tensor:
         """Projected vectors `[A of all clips, D]`, clip after clip; from features, or from encoder states at hand."""
         positions, num_positions = self.project_audio(
-            input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths
+            *(input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths),
+            *(question_ids, question_lengths),
         )
         is_real = torch.arange(positions.shape[1], device=positions.device) < num_positions[:, None]
         return positions[is_real]
@@ -156,12 +195,29 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None,
         audio_states: Tensor | None,
         audio_state_lengths: Tensor | None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`positions [clips, A, D]` with zeros behind the real ones, `num_positions [clips]`."""
         if audio_states is None:
             audio_states, audio_state_lengths = self.encode_audio(input_features, feature_lengths, chunk_counts)
+        return self._project(audio_states, audio_state_lengths, question_ids, question_lengths)
+
+    def _project(
+        self,
+        states: Tensor,
+        num_steps: Tensor,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         projector_dtype = next(self.multi_modal_projector.parameters()).dtype
-        return self.multi_modal_projector(audio_states.to(projector_dtype), audio_state_lengths)
+        states = states.to(projector_dtype)
+        if (num_layers := self.multi_modal_projector.num_layer_inputs) > 1:  # they come side by side on width
+            states = states.unflatten(-1, (num_layers, -1)).transpose(1, 2)
+        if self.multi_modal_projector.reads_question and question_ids is not None:
+            question = self.get_input_embeddings()(question_ids)
+            return self.multi_modal_projector(states, num_steps, question, question_lengths)
+        return self.multi_modal_projector(states, num_steps)
 
     def embed(self, input_ids: Tensor, **audio: Any) -> Tensor:
         """`[B, L]` ids with placeholders and the clips that fill them, in row order -> `[B, L, D]`.
@@ -177,33 +233,150 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             if num_placeholders:
                 raise ValueError(f"the text holds {num_placeholders} audio positions, but no audio was given")
             return embeds
-        vectors = self.get_audio_features(**audio)
-        if len(vectors) != num_placeholders:
+        return self._place(embeds, is_audio, self.get_audio_features(**audio))
+
+    @staticmethod
+    def _place(embeds: Tensor, is_audio: Tensor, vectors: Tensor) -> Tensor:
+        if len(vectors) != (num_placeholders := int(is_audio.sum())):
             raise ValueError(f"the text holds {num_placeholders} audio positions, but the clips give {len(vectors)}")
         return embeds.masked_scatter(is_audio[..., None], vectors.to(embeds.dtype))
 
-    def contrastive(
-        self,
-        audio: Sequence[Any],
-        candidate_ids: Tensor,
-        candidate_lengths: Tensor,
-        candidate_groups: Tensor,
-        groups: Tensor,
-        targets: Tensor,
-        num_items: Tensor | float | None = None,
-    ) -> Tensor:
-        """`contrastive_loss` between each clip's mean audio vector and the mean embedding of each candidate text.
+    def embed_inputs(self, input_ids: Tensor, group_ids: Tensor | None = None, **audio: Any) -> dict[str, Tensor]:
+        """What stands for `[B, L]` ids and their clips in `forward`: `inputs_embeds`, and what cross-attention reads.
 
-        `audio` are the arguments of `get_audio_features`, one clip a record. Both sides are centred on the mean of the
-        embedding table, in which all embeddings share a large part.
+        Raises:
+            ValueError: if the clips do not fill the placeholders.
         """
-        positions, num_positions = self.project_audio(*audio)
-        pooled = positions.float().sum(dim=1) / num_positions.clamp(min=1)[:, None]
+        if self.cross_attention is None:
+            return {"inputs_embeds": self.embed(input_ids, **audio)}
+        audio_token_id = cast(int, self.config.audio_token_id)
+        is_clip = input_ids.eq(audio_token_id)
+        embeds = self.get_input_embeddings()(input_ids.masked_fill(is_clip, 0))
+        embeds = torch.where(is_clip[..., None], self.cross_attention.placeholder.to(embeds.dtype), embeds)
+        if not any(value is not None for value in audio.values()):
+            if is_clip.any():
+                raise ValueError(f"the text holds {int(is_clip.sum())} placeholders, but no audio was given")
+            return {"inputs_embeds": embeds}
+        positions, num_positions = self.project_audio(**{name: audio.get(name) for name in AUDIO_INPUTS})
+        context = context_inputs(input_ids, audio_token_id, positions, num_positions, group_ids)
+        return {"inputs_embeds": embeds, **context}
+
+    def begin_objectives(
+        self, weights: Mapping[str, float], *, num_classes: int = 0, seed: int = 0, **options: Any
+    ) -> None:
+        """Gives the model the heads of a stage's objectives (see `ObjectiveHeads`), at the same start for a seed.
+
+        Raises:
+            ModelError: if the language model's text does not go through `_answer_loss`.
+        """
+        if self.cross_attention is not None or self.has_encoder:
+            raise ModelError(
+                f"objectives: {', '.join(weights)} need audio among the positions of a decoder. With "
+                "language_model.cross_attention, or an encoder-decoder, the one objective is language_model."
+            )
         table = self.get_input_embeddings().weight.detach()
-        centre = table.float().mean(dim=0)
-        candidates = mean_embeddings(table, candidate_ids, candidate_lengths)
-        return contrastive_loss(
-            pooled - centre, candidates - centre, groups, candidate_groups, targets, num_items=num_items
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            heads = ObjectiveHeads(
+                weights,
+                decoder_width=table.shape[1],
+                encoder_width=self.audio_tower.width,
+                embedding_centre=table.float().mean(dim=0),
+                num_classes=num_classes,
+                **options,
+            )
+        self.objective_heads = heads.to(table.device)
+
+    def end_objectives(self) -> None:
+        """Takes the heads away again."""
+        self.objective_heads = None
+
+    def _objectives(
+        self,
+        audio: Mapping[str, Any],
+        objective_items: Mapping[str, Any],
+        text: Mapping[str, Any],
+        num_items: Mapping[str, Any],
+        audio_is_unheard: bool,
+    ) -> LalmOutput:
+        """All objectives of the stage on one micro-batch, whose clips pass through tower and projector once.
+
+        `audio` are the arguments of `get_audio_features`.
+        """
+        if self.objective_heads is None:
+            raise ValueError("objective_items need heads: call begin_objectives first")
+        states, num_steps = audio.get("audio_states"), audio.get("audio_state_lengths")
+        if states is None:
+            states, num_steps = self.encode_audio(
+                audio["input_features"], audio["feature_lengths"], audio["chunk_counts"]
+            )
+        questions = audio.get("question_ids"), audio.get("question_lengths")
+        positions, num_positions = self._project(states, num_steps, *questions)
+        losses: dict[str, Tensor] = {}
+        token_losses = None
+        if text.get("labels") is not None:
+            is_audio = text["input_ids"] == self.config.audio_token_id
+            embeds = self.get_input_embeddings()(text["input_ids"].masked_fill(is_audio, 0))
+            if audio_is_unheard:
+                embeds = embeds + (positions.sum() * 0.0).to(embeds.dtype)
+            else:
+                is_real = torch.arange(positions.shape[1], device=positions.device) < num_positions[:, None]
+                embeds = self._place(embeds, is_audio, positions[is_real])
+            losses["language_model"], token_losses = self._answer_loss(
+                embeds, num_items=num_items.get("language_model"), **text
+            )
+        candidates = None
+        if "candidate_ids" in objective_items:
+            candidates = self.get_input_embeddings()(objective_items["candidate_ids"]).detach()
+        losses |= alignment_losses(
+            self.objective_heads,
+            (positions, num_positions),
+            (states, num_steps),
+            candidates,
+            objective_items,
+            num_items,
+        )
+        return LalmOutput(
+            loss=self.objective_heads.weighted(losses),
+            token_losses=token_losses,
+            losses={name: loss.detach() for name, loss in losses.items()},
+        )
+
+    def _answer_loss(
+        self,
+        inputs_embeds: Tensor,
+        *,
+        labels: Tensor,
+        label_weights: Tensor | None,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        group_ids: Tensor | None,
+        branch_ids: Tensor | None,
+        num_items: Tensor | float | None,
+        input_ids: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """`language_model_loss` of embedded rows `[B, L, D]`."""
+        if group_ids is not None:
+            attention_mask = masks_of_layers(
+                self.language_model.config.get_text_config(), group_ids, branch_ids, position_ids, inputs_embeds.dtype
+            )
+        if (
+            torch.is_grad_enabled()
+            and not inputs_embeds.requires_grad
+            and self.language_model.is_activation_checkpointing
+        ):
+            inputs_embeds = inputs_embeds.detach().requires_grad_()
+        # The cache is off: with one, transformers 5 no longer sees that a row is packed.
+        hidden_states = self.get_decoder()(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+        ).last_hidden_state
+        return self.sequence_loss(
+            hidden_states,
+            labels,
+            self._head,
+            vocab_size=self.get_output_embeddings().weight.shape[0],
+            label_weights=label_weights,
+            num_items=num_items,
         )
 
     def forward(
@@ -217,17 +390,24 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         chunk_counts: Tensor | Sequence[Tensor] | None = None,
         audio_states: Tensor | None = None,
         audio_state_lengths: Tensor | None = None,
+        question_ids: Tensor | None = None,
+        question_lengths: Tensor | None = None,
         group_ids: Tensor | None = None,
         branch_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
+        audio_context: Tensor | None = None,
+        audio_context_clips: Tensor | None = None,
+        audio_range: Tensor | None = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
-        num_items_in_batch: Tensor | float | None = None,
-        candidate_ids: Tensor | None = None,
+        num_items_in_batch: Tensor | float | Mapping[str, Tensor | float] | None = None,
+        label_weights: Tensor | None = None,
+        objective_items: Mapping[str, Any] | None = None,
+        audio_is_unheard: bool = False,
         **kwargs: Any,
     ) -> LalmOutput:
-        """Loss when `labels` are given, logits otherwise.
+        """Loss when `labels` are given, logits otherwise (of an encoder-decoder: of the answer's first token).
 
         Args:
             input_ids: `[B, L]`, with `config.audio_token_id` at every audio position.
@@ -235,22 +415,60 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             labels: `[B, L]`, -100 where nothing is supervised; label i is predicted at i - 1.
             input_features, feature_lengths, chunk_counts: clips as features, see `AudioTower.forward`.
             audio_states, audio_state_lengths: `[clips, T, E]`, `[clips]`: the same clips as encoder states.
+            question_ids, question_lengths: `[clips, K]`, `[clips]`: the text of each clip's turn, for a projector that
+                reads it.
             group_ids, branch_ids: `[B, L]`, packed rows, see `lalm.model.attention_mask`.
-            num_items_in_batch: supervised tokens of the whole optimizer step.
-            candidate_ids: the contrastive objective instead, see `contrastive`.
+            audio_context, audio_context_clips, audio_range: what cross-attention reads beside `inputs_embeds`, see
+                `lalm.model.cross_attention.context_inputs`.
+            num_items_in_batch: what the loss is divided by: supervised tokens (or their weights) of the whole optimizer
+                step; for several objectives, by name.
+            label_weights: `[B, L]`, see `language_model_loss`.
+            audio_is_unheard: no text holds the clip; it only takes tower and projector through their paces, as every
+                process must in every micro-batch.
+            objective_items: what the stage's other objectives read, see `alignment_losses`; after `begin_objectives`.
         """
-        if candidate_ids is not None:
-            states = input_features, feature_lengths, chunk_counts, audio_states, audio_state_lengths
-            return LalmOutput(loss=self.contrastive(states, candidate_ids, num_items=num_items_in_batch, **kwargs))
+        num_items = num_items_in_batch if isinstance(num_items_in_batch, Mapping) else {}
+        text = {
+            "input_ids": input_ids,
+            "labels": labels,
+            "label_weights": label_weights,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "group_ids": group_ids,
+            "branch_ids": branch_ids,
+        }
+        audio = {
+            "input_features": input_features,
+            "feature_lengths": feature_lengths,
+            "chunk_counts": chunk_counts,
+            "audio_states": audio_states,
+            "audio_state_lengths": audio_state_lengths,
+            "question_ids": question_ids,
+            "question_lengths": question_lengths,
+        }
+        if objective_items is not None:
+            return self._objectives(audio, objective_items, text, num_items, audio_is_unheard)
+        if audio_is_unheard:
+            inputs_embeds = self.embed_inputs(input_ids, group_ids)["inputs_embeds"]
+            inputs_embeds = inputs_embeds + (self.get_audio_features(**audio).sum() * 0.0).to(inputs_embeds.dtype)
         if inputs_embeds is None:
-            inputs_embeds = self.embed(
-                input_ids,
-                input_features=input_features,
-                feature_lengths=feature_lengths,
-                chunk_counts=chunk_counts,
-                audio_states=audio_states,
-                audio_state_lengths=audio_state_lengths,
-            )
+            inputs = self.embed_inputs(input_ids, group_ids, **audio)
+            inputs_embeds = inputs["inputs_embeds"]
+            if "audio_context" in inputs:
+                audio_context, audio_context_clips, audio_range = (inputs[name] for name in CONTEXT_INPUTS)
+        if self.cross_attention is not None:
+            length = inputs_embeds.shape[1]
+            self.cross_attention.set_context(audio_context, audio_context_clips, audio_range, length)
+        if self.has_encoder:
+            if labels is not None:
+                if label_weights is not None:
+                    raise ValueError(
+                        "an encoder-decoder weighs all answer tokens alike: loss_per: token, no task_weights"
+                    )
+                loss = answer_loss(self.language_model, inputs_embeds, labels, attention_mask, num_items_in_batch)
+                return LalmOutput(loss=loss)
+            first = torch.zeros_like(inputs_embeds[:, :1, 0], dtype=torch.long)
+            return LalmOutput(logits=answer_logits(self.language_model, inputs_embeds, attention_mask, first))
         if labels is None:
             outputs = self.language_model(
                 inputs_embeds=inputs_embeds,
@@ -267,26 +485,9 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 hidden_states=outputs.get("hidden_states"),
                 attentions=outputs.get("attentions"),
             )
-        if group_ids is not None:
-            attention_mask = mask_from_segments(group_ids, branch_ids, inputs_embeds.dtype)
-        if (
-            torch.is_grad_enabled()
-            and not inputs_embeds.requires_grad
-            and self.language_model.is_activation_checkpointing
-        ):
-            inputs_embeds = inputs_embeds.detach().requires_grad_()
-        # The cache is off: with one, transformers 5 no longer sees that a row is packed.
-        hidden_states = self.get_decoder()(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
-        loss = language_model_loss(
-            hidden_states,
-            labels,
-            self._head,
-            vocab_size=self.get_output_embeddings().weight.shape[0],
-            num_items=num_items_in_batch,
-        )
-        return LalmOutput(loss=loss)
+        num_items = num_items_in_batch.get("language_model") if num_items else num_items_in_batch
+        loss, token_losses = self._answer_loss(inputs_embeds, num_items=num_items, **text)
+        return LalmOutput(loss=loss, token_losses=token_losses)
 
     def _head(self, hidden_states: Tensor) -> Tensor:
         """`[n, D]` -> logits `[n, V]`, with the scaling that some families put behind the matrix."""
@@ -306,9 +507,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio = {name: kwargs.pop(name) for name in AUDIO_INPUTS if name in kwargs}
         input_ids = kwargs.pop("input_ids", inputs)
         if audio and kwargs.get("inputs_embeds") is None:
-            kwargs["inputs_embeds"] = self.embed(input_ids, **audio)
+            kwargs |= self.embed_inputs(input_ids, **audio)
         if self.config.audio_token_id < self.get_output_embeddings().weight.shape[0]:
             kwargs.setdefault("suppress_tokens", [self.config.audio_token_id])  # a reply holds no audio positions
+        if self.has_encoder:
+            if kwargs.get("inputs_embeds") is None:
+                kwargs |= self.embed_inputs(input_ids)
+            return generate_answers(self.language_model, **kwargs)
         return super().generate(inputs=None, input_ids=input_ids, **kwargs)
 
     def prepare_inputs_for_generation(
@@ -324,14 +529,19 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if not is_first_iteration and kwargs.get("use_cache", True):
             for name in AUDIO_INPUTS:
                 inputs.pop(name, None)
+        if inputs.get("audio_range") is not None:
+            read = inputs["input_ids"] if inputs.get("inputs_embeds") is None else inputs["inputs_embeds"]
+            inputs["audio_range"] = range_of_step(inputs["audio_range"], read.shape[1], is_first=is_first_iteration)
         return inputs
 
 
 def _part_of(name: str) -> str:
+    if name.startswith("objective_heads."):
+        return HEADS
     if name.endswith(".mix.weights"):
         return "projector"  # the learned sum of layers sits behind the frozen encoder
     if name.startswith("audio_tower."):
         return "encoder"
-    if name.startswith("multi_modal_projector."):
+    if name.startswith(("multi_modal_projector.", "cross_attention.")):
         return "projector"
     return "lora" if ".lora_" in name else "language_model"

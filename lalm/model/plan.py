@@ -7,13 +7,13 @@ from typing import Any, cast
 
 import torch
 
-from lalm.audio.lengths import Chain
 from lalm.encoders.base import AudioEncoder
 from lalm.errors import ModelError
-from lalm.model.build import build_empty
+from lalm.model.audio_tower import AudioTower
+from lalm.model.build import build_empty, position_rule
 from lalm.model.decoder import choose_dtype
 from lalm.model.modeling import PARTS, LalmForConditionalGeneration
-from lalm.recipe.schema import Recipe, StageSection
+from lalm.recipe.schema import CrossAttentionSection, Recipe, StageSection
 
 FLOAT32_BYTES = 4
 ADAM_BYTES = 8
@@ -63,6 +63,10 @@ class ModelPlan:
     """All that is known of a recipe's model before any weight is read."""
 
     encoders: tuple[EncoderPlan, ...]
+    join: str
+    """How several encoders become one sequence; empty for one encoder."""
+    states_per_second: float
+    """Of all encoders together, over `data.max_audio_seconds`."""
     state_width: int
     positions: dict[int, int]
     """Seconds of audio -> positions `A` of the decoder."""
@@ -92,7 +96,7 @@ def plan_model(recipe: Recipe) -> ModelPlan:
     model = build_without_weights(recipe)
     tower, text_config = model.audio_tower, cast(Any, model.config.text_config)
     encoders = cast(list[AudioEncoder], list(tower.encoders))
-    rule = Chain(rules=(tower.length_rule, recipe.projector.length_rule()))
+    rule = position_rule(recipe, tower)
     longest = max(1, round(recipe.data.max_audio_seconds))
     positions = {seconds: rule.count(seconds * tower.sample_rate_hz) for seconds in sorted({1, 10, longest})}
     parameters = {part: sum(value.numel() for _, value in model.parts()[part]) for part in PARTS}
@@ -109,6 +113,8 @@ def plan_model(recipe: Recipe) -> ModelPlan:
             )
             for section, encoder in zip(recipe.encoders, encoders, strict=True)
         ),
+        join=_describe_join(recipe, tower),
+        states_per_second=tower.length_rule.count(longest * tower.sample_rate_hz) / longest,
         state_width=tower.width,
         positions=positions,
         decoder_width=text_config.hidden_size,
@@ -120,6 +126,16 @@ def plan_model(recipe: Recipe) -> ModelPlan:
         stages=tuple(_plan_stage(recipe, stage, parameters, text_config, dtype) for stage in recipe.stages),
         problems=tuple(_problems(recipe, positions[longest], max_positions, parameters)),
     )
+
+
+def _describe_join(recipe: Recipe, tower: AudioTower) -> str:
+    if len(recipe.encoders) == 1:
+        return ""
+    if recipe.join.axis == "time":
+        return "one after the other"
+    if tower.reference is None:
+        return "step beside step"
+    return f"at the steps of {recipe.encoders[tower.reference].name}"
 
 
 def build_without_weights(recipe: Recipe) -> LalmForConditionalGeneration:
@@ -142,7 +158,8 @@ def _plan_stage(
         weight_bytes=round(sum(count * _bytes_each(part, recipe, rates, dtype) for part, count in parameters.items())),
         gradient_bytes=num_trained * FLOAT32_BYTES,
         optimizer_bytes=num_trained * ADAM_BYTES,
-        activation_bytes=_activation_bytes(stage, text_config, dtype),
+        activation_bytes=_activation_bytes(stage, text_config, dtype)
+        + _block_bytes(stage, recipe.language_model.cross_attention, text_config),
     )
 
 
@@ -162,6 +179,17 @@ def _activation_bytes(stage: StageSection, text_config: Any, dtype: torch.dtype)
     return round(stage.micro_batch_tokens * (kept + logits))
 
 
+def _block_bytes(stage: StageSection, section: CrossAttentionSection | None, text_config: Any) -> int:
+    """What backward needs of one micro-batch in the cross-attention blocks: two feed-forward widths, four of the text,
+    two of the heads, in float32; one block with gradient checkpointing."""
+    if section is None:
+        return 0
+    widths = (4 + 2 * section.feed_forward_factor) * text_config.hidden_size
+    widths += 2 * section.num_heads * section.head_size
+    count = 1 if stage.gradient_checkpointing else text_config.num_hidden_layers // section.every
+    return stage.micro_batch_tokens * count * widths * FLOAT32_BYTES
+
+
 def _problems(recipe: Recipe, longest: int, max_positions: int | None, parameters: dict[str, int]) -> list[str]:
     found = []
     needed = longest + recipe.data.max_text_tokens
@@ -175,6 +203,6 @@ def _problems(recipe: Recipe, longest: int, max_positions: int | None, parameter
         found.append("a clip of data.max_audio_seconds gives no audio position. Use a smaller window in the projector.")
     for number, stage in enumerate(recipe.stages):
         for part, rate in stage.learning_rates.model_dump().items():
-            if rate is not None and not parameters[part]:
+            if rate is not None and part in parameters and not parameters[part]:
                 found.append(f"stages[{number}].learning_rates.{part}: this model has no parameters in that part.")
     return found

@@ -20,7 +20,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from lalm.audio.features import FrontEnd
 from lalm.audio.lengths import LengthRule
 from lalm.data.records import Turn
-from lalm.errors import ModelError
+from lalm.errors import DataError, ModelError
 from lalm.processing.clips import features_of, read_clip, sort_clips
 from lalm.processing.conversations import read_conversations
 from lalm.processing.prompts import IGNORED, Encoded, PromptAssembler, place_clips
@@ -45,6 +45,7 @@ class LalmProcessor(ProcessorMixin):
         front_ends: Sequence[FrontEnd | Mapping[str, Any]] = (),
         position_rule: LengthRule | Mapping[str, Any] | None = None,
         system: str = "",
+        reads_question: bool = False,
     ):
         """What a saved processor consists of; `create` fills it in.
 
@@ -60,6 +61,7 @@ class LalmProcessor(ProcessorMixin):
         self.front_ends: list[FrontEnd] = _FRONT_ENDS.validate_python(list(front_ends))
         self.position_rule: LengthRule = _RULE.validate_python(position_rule)
         self.system = system
+        self.reads_question = reads_question
         self.audio_token = AUDIO_TOKEN
         self.audio_token_id: int = _prepare_tokenizer(tokenizer)
         tokenizer.chat_template = chat_template
@@ -74,6 +76,7 @@ class LalmProcessor(ProcessorMixin):
         front_ends: Sequence[FrontEnd],
         position_rule: LengthRule,
         system: str = "",
+        reads_question: bool = False,
     ) -> LalmProcessor:
         """A processor for a base model's tokenizer, which is copied and not changed.
 
@@ -81,6 +84,7 @@ class LalmProcessor(ProcessorMixin):
             template: a name from chat_templates/, the path of a `.jinja` file, or "auto".
             position_rule: samples at the highest rate of the front ends -> audio positions `A`.
             system: the system turn of a conversation that brings none.
+            reads_question: whether the model also takes the question of each clip (`question_inputs`).
 
         Raises:
             ModelError: if the template does not exist or does not fit the tokenizer.
@@ -93,6 +97,7 @@ class LalmProcessor(ProcessorMixin):
             front_ends=front_ends,
             position_rule=position_rule,
             system=system,
+            reads_question=reads_question,
         )
 
     def _assembler(self, template: ChatTemplate) -> PromptAssembler:
@@ -156,6 +161,22 @@ class LalmProcessor(ProcessorMixin):
             `chunk_counts`: chunks of each clip `[num_clips]`; a list of one for each encoder where they differ.
         """
         return features_of(self.front_ends, waveforms, self.sampling_rate)
+
+    def question_inputs(self, questions: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """The question of each clip (`Encoded.questions`, clip after clip) as a model takes it that reads questions.
+
+        Returns:
+            `question_ids` `[clips, K]` and `question_lengths` `[clips]`; nothing for any other model, or no clips.
+        """
+        if not self.reads_question or not questions:
+            return {}
+        import torch
+
+        lengths = torch.tensor([len(question) for question in questions])
+        ids = torch.zeros(len(questions), max(1, int(lengths.max())), dtype=torch.long)
+        for row, question in zip(ids, questions, strict=True):
+            row[: len(question)] = torch.tensor(question)
+        return {"question_ids": ids, "question_lengths": lengths}
 
     def __call__(
         self,
@@ -257,7 +278,17 @@ class LalmProcessor(ProcessorMixin):
             audio = self.audio_inputs(waves)
             single = len(self.front_ends) == 1
             data |= {name: value[0] if single and isinstance(value, list) else value for name, value in audio.items()}
+            data |= self._questions_of(rows, len(waves))
         return BatchFeature(data)
+
+    def _questions_of(self, rows: Sequence[Encoded], num_clips: int) -> dict[str, Any]:
+        questions = [question for row in rows for question in row.questions]
+        if self.reads_question and len(questions) != num_clips:
+            raise DataError(
+                "this model reads the question of each clip, which a rendered prompt does not tell. Give the "
+                "conversation to apply_chat_template(..., tokenize=True, return_dict=True)."
+            )
+        return self.question_inputs(questions)
 
     def to_dict(self) -> dict[str, Any]:
         """What `processor_config.json` holds."""
@@ -267,6 +298,7 @@ class LalmProcessor(ProcessorMixin):
             "front_ends": [front_end.model_dump(mode="json") for front_end in self.front_ends],
             "position_rule": self.position_rule.model_dump(mode="json"),
             "system": self.system,
+            "reads_question": self.reads_question,
         }
 
 

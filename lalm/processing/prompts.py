@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -29,7 +29,8 @@ class Encoded:
     """One conversation as the decoder reads it; all positions count, text `L` and audio `A`.
 
     `labels[i]` is `input_ids[i]` where it is supervised and -100 elsewhere (the model shifts them). `audio_spans` holds
-    start and end of each clip. `truncated`: the closing answer lost its tail.
+    start and end of each clip. `truncated`: the closing answer lost its tail. `questions` holds the ids of the text of
+    the turn that each clip stands in; none where the roles are not known.
     """
 
     input_ids: list[int]
@@ -37,11 +38,13 @@ class Encoded:
     audio_spans: list[tuple[int, int]]
     truncated: bool
     num_supervised: int
+    questions: list[list[int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Piece:
     ids: list[int]
+    turn: int | None = None
     supervised: bool = False
     is_audio: bool = False
     is_closing_answer: bool = False
@@ -128,7 +131,13 @@ class PromptAssembler:
         truncated = False
         if max_text_tokens is not None:
             pieces, truncated = _truncate(pieces, max_text_tokens)
-        return self._join(pieces, truncated=truncated, train_on_inputs=train_on_inputs)
+        questions = [
+            [token for piece in pieces if piece.turn == turn for token in piece.ids]
+            for turn, message in enumerate(messages)
+            for part in message.parts
+            if isinstance(part, Clip)
+        ]
+        return replace(self._join(pieces, truncated=truncated, train_on_inputs=train_on_inputs), questions=questions)
 
     def encode_markup(self, text: str, num_positions: Sequence[int]) -> Encoded:
         """Ids of a prompt that the caller has rendered already: special tokens and audio placeholders count in it.
@@ -159,11 +168,11 @@ class PromptAssembler:
                     raise DataError(f"a clip gives {count} audio positions: it is too short to be heard")
                 yield _Piece([self.audio_token_id] * count, is_audio=True)
             elif segment.role is None:
-                yield _Piece(self._tokens.markup(segment.text, is_first), segment.supervised)
+                yield _Piece(self._tokens.markup(segment.text, is_first), supervised=segment.supervised)
             else:
                 ids = self._tokens.plain(segment.text, is_first)
                 is_closing = segment.supervised and segment.turn == closing
-                yield _Piece(ids, segment.supervised, is_closing_answer=is_closing)
+                yield _Piece(ids, segment.turn, segment.supervised, is_closing_answer=is_closing)
             is_first = False
 
     def _join(self, pieces: Iterable[_Piece], *, truncated: bool, train_on_inputs: bool) -> Encoded:

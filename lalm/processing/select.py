@@ -16,7 +16,14 @@ _BY_TOKENS = (
 )
 """Tokens that only one format uses."""
 
-_BY_OWN_TEMPLATE = (("<<SYS>>", "llama2"), ("[INST]", "mistral"), ("ASSISTANT:", "vicuna"), ("### Response:", "alpaca"))
+_BY_OWN_TEMPLATE = (
+    ("<<SYS>>", "llama2"),
+    ("[INST]", "mistral"),
+    ("ASSISTANT:", "vicuna"),
+    ("### Response:", "alpaca"),
+    ("'<|user|>\n' + message['content'] + eos_token", "zephyr"),
+    ("<|assistant|>", "falcon"),
+)
 """Formats without tokens of their own: words in the chat template that the tokenizer brings."""
 
 
@@ -27,10 +34,13 @@ def choose_template(tokenizer: PreTrainedTokenizerBase) -> str:
         ModelError: if it has not even an end token; the names to choose from are listed.
     """
     vocabulary = tokenizer.get_vocab()
+    if all(token in vocabulary for token in ("<extra_id_0>", "<extra_id_99>")):  # T5's spans
+        return "flan"
     for tokens, name in _BY_TOKENS:
         if all(token in vocabulary for token in tokens):
             return name
     own = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    own = own.replace("\\n", "\n")  # written as an escape inside Jinja's strings, or as a line of its own
     for words, name in _BY_OWN_TEMPLATE:
         if words in own:
             return name

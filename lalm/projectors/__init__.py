@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 
 from lalm.projectors.base import Projector
-from lalm.recipe.projectors import ProjectorSection
+from lalm.recipe.projectors import BranchesSection, ProjectorSection
 
 PROJECTORS = {
     "qformer": "lalm.projectors.qformer:QFormerProjector",
@@ -14,11 +15,57 @@ PROJECTORS = {
     "conv": "lalm.projectors.conv:ConvProjector",
     "perceiver": "lalm.projectors.perceiver:PerceiverProjector",
     "mapper": "lalm.projectors.mapper:MapperProjector",
+    "conformer": "lalm.projectors.conformer:ConformerProjector",
+    "transformer": "lalm.projectors.transformer:TransformerProjector",
+    "aggregator": "lalm.projectors.aggregator:AggregatorProjector",
+    "branches": "lalm.projectors.branches:BranchesProjector",
 }
 
 
-def build_projector(section: ProjectorSection, encoder_width: int, decoder_width: int) -> Projector:
-    """A projector with random weights. Its constructor takes the section's fields as keywords."""
-    options = section.model_dump()
+def build_projector(
+    section: ProjectorSection,
+    encoder_width: int,
+    decoder_width: int,
+    *,
+    stream_widths: Sequence[int] | None = None,
+    num_layers_given: int = 1,
+) -> Projector:
+    """A projector with random weights. Its constructor takes the section's fields as keywords.
+
+    Args:
+        encoder_width: `E`, of all encoders together; with several layers, of one layer.
+        stream_widths: width of each encoder; one encoder by default.
+        num_layers_given: layers of the encoder that arrive as states of their own.
+
+    Raises:
+        ValueError: if the projector reads another number of layers or streams than there are, or its sizes do not fit.
+    """
+    if section.num_layer_inputs != num_layers_given:
+        raise ValueError(
+            f"the projector reads {section.num_layer_inputs} layers of the encoder, each as a state of its own, but "
+            f"{num_layers_given} arrive"
+        )
+    options = section.model_dump(exclude={"preset"})
     module, _, name = PROJECTORS[options.pop("name")].partition(":")
-    return getattr(import_module(module), name)(encoder_width=encoder_width, decoder_width=decoder_width, **options)
+    projector = getattr(import_module(module), name)
+    if isinstance(section, BranchesSection):
+        return projector(
+            branches=_build_branches(section, decoder_width, stream_widths or [encoder_width]),
+            stream_widths=stream_widths or [encoder_width],
+            decoder_width=decoder_width,
+            reads=section.reads,
+            join=section.join,
+        )
+    return projector(encoder_width=encoder_width, decoder_width=decoder_width, **options)
+
+
+def _build_branches(section: BranchesSection, decoder_width: int, stream_widths: Sequence[int]) -> list[Projector]:
+    count = len(section.branches)
+    if section.reads == "own" and count != len(stream_widths):
+        raise ValueError(
+            f"projector.branches: {count} branches that read one encoder each, for {len(stream_widths)} encoders. "
+            "Give one branch for each encoder, or 'reads: all'."
+        )
+    widths = stream_widths if section.reads == "own" else [sum(stream_widths)] * count
+    out = decoder_width if section.join == "time" else section.hidden_size
+    return [build_projector(branch, width, out) for branch, width in zip(section.branches, widths, strict=True)]

@@ -11,7 +11,16 @@ class Projector(nn.Module):
 
     `num_positions[b]` equals the recipe section's `length_rule().count(num_steps[b])`. What stands behind
     `num_steps[b]` in `states` never changes a result; what stands behind `num_positions[b]` in the output is zero.
+
+    Attributes:
+        num_layer_inputs: layers of the encoder that `states` holds; above 1 they are `[B, layers, T, E]`, the last
+            layer last.
+        reads_question: whether `forward` also takes the question of each clip as embeddings of the decoder's table,
+            `question [B, K, D]` and `question_lengths [B]`.
     """
+
+    num_layer_inputs: int = 1
+    reads_question: bool = False
 
     @property
     def output_layer(self) -> nn.Linear | nn.LayerNorm:
@@ -37,6 +46,11 @@ class Projector(nn.Module):
         raise NotImplementedError
 
 
+def masked_mean(windows: Tensor, is_real: Tensor) -> Tensor:
+    """Mean of the real steps of each window: `[B, W, size, E]`, `[B, W, size]` -> `[B, W, E]`; 0 for none."""
+    return windows.sum(dim=2) / is_real.sum(dim=2).clamp(min=1)[..., None].to(windows.dtype)
+
+
 def step_mask(num_steps: Tensor, length: int) -> Tensor:
     """`[B]` lengths -> `[B, length]`, true at real steps."""
     return torch.arange(length, device=num_steps.device) < num_steps[:, None]
@@ -53,3 +67,16 @@ def into_windows(states: Tensor, num_steps: Tensor, size: int) -> tuple[Tensor, 
     states = nn.functional.pad(states, (0, 0, 0, num_windows * size - length))
     states = states.masked_fill(~is_real[..., None], 0)
     return states.view(batch, num_windows, size, width), is_real.view(batch, num_windows, size)
+
+
+def join_in_time(parts: list[Tensor], lengths: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Parts `[B, A_i, D]` of lengths `[B]` each -> one behind another without gaps `[B, A, D]`, and the sums `[B]`."""
+    total = torch.stack(lengths).sum(dim=0)
+    joined = parts[0].new_zeros(len(total), int(total.max()), parts[0].shape[-1])
+    places = torch.arange(joined.shape[1], device=joined.device)
+    start = torch.zeros_like(total)
+    for part, length in zip(parts, lengths, strict=True):
+        is_here = (places >= start[:, None]) & (places < (start + length)[:, None])
+        joined[is_here] = part[step_mask(length, part.shape[1])]
+        start = start + length
+    return joined, total

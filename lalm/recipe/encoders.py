@@ -15,11 +15,11 @@ class EncoderSection(Section):
     base: str
     """A folder, a file, a hub name, `package:NAME` (weights carried by a package), or `random` (tests)."""
     layers: Literal["last", "weighted"] | tuple[int, ...] = "last"
-    """The last layer, a learned weighted sum of all (SpeechVerse), or a mean of some, counted from 0 = the output of
-    the first block."""
+    """The last layer, a learned weighted sum of all (SpeechVerse; trained with the projector, at its learning rate), or
+    a mean of some, counted from 0 = the output of the first block."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """How a frozen encoder computes; `auto`: bfloat16 where the machine multiplies in it, else float32."""
-    random_sizes: dict[str, int] = Field(default_factory=dict)
+    random_sizes: dict[str, int | float | str | bool | tuple[int, ...]] = Field(default_factory=dict)
     """With `base: random`: sizes for the encoder's own transformers configuration."""
 
 
@@ -39,9 +39,142 @@ class BeatsSection(EncoderSection):
 
     name: Literal["beats"] = "beats"
     padding: Literal["real", "full"] = "real"
-    """What the encoder is shown: the clip alone, or a whole chunk of which the rest is masked, as published batches."""
+    """What the encoder is shown: the clip alone, or what the published code makes of it in a batch whose longest clip
+    has `chunk_seconds`: silence behind it, of which a border counts as real."""
     chunk_seconds: float = Field(default=30.0, gt=0)
     """Longer clips are cut into pieces of this length."""
 
 
-EncoderOptions = Annotated[WhisperSection | BeatsSection, Field(discriminator="name")]
+class SpeechSection(EncoderSection):
+    """What wav2vec 2.0 and its relatives have. Clips are heard at their real length."""
+
+    chunk_seconds: float = Field(default=30.0, gt=0)
+    """Longer clips are cut into pieces of this length."""
+    normalised: bool | Literal["auto"] = "auto"
+    """Zero mean and unit variance for each piece; `auto`: as the base's preprocessor_config.json says (yes for
+    `random`)."""
+
+
+class Wav2Vec2Section(SpeechSection):
+    """wav2vec 2.0 (arXiv 2006.11477) from a transformers folder."""
+
+    name: Literal["wav2vec2"] = "wav2vec2"
+
+
+class HubertSection(SpeechSection):
+    """HuBERT (arXiv 2106.07447) from a transformers folder."""
+
+    name: Literal["hubert"] = "hubert"
+
+
+class WavLMSection(SpeechSection):
+    """WavLM (arXiv 2110.13900) from a transformers folder."""
+
+    name: Literal["wavlm"] = "wavlm"
+
+
+class MertSection(SpeechSection):
+    """MERT (arXiv 2306.00107), music at 24 kHz: HuBERT's network. Checkpoints that need more than that are refused."""
+
+    name: Literal["mert"] = "mert"
+
+
+class Wav2Vec2BertSection(EncoderSection):
+    """w2v-BERT 2.0 (arXiv 2312.05187), a Conformer, from a transformers folder."""
+
+    name: Literal["w2v_bert"] = "w2v_bert"
+    chunk_seconds: float = Field(default=30.0, gt=0)
+    """Longer clips are cut into pieces of this length."""
+
+
+class ClapSection(EncoderSection):
+    """CLAP's audio tower, HTSAT (arXiv 2211.06687), from a transformers folder: ten seconds at a time."""
+
+    name: Literal["clap"] = "clap"
+    layers: Literal["last"] = "last"
+    """The stages have different widths and rates: only the last can be taken."""
+    pooling: Literal["none", "mean"] = "none"
+    """32 states for ten seconds, each the mean over frequency; or one for each piece, as Pengi takes it."""
+    fill: Literal["repeat", "silence"] = "repeat"
+    """What follows a piece shorter than ten seconds: itself again, as published, or silence. States behind the piece
+    are left out (`pooling: mean` hears them)."""
+
+
+class AstSection(EncoderSection):
+    """AST (arXiv 2104.01778) from a transformers folder."""
+
+    name: Literal["ast"] = "ast"
+    padding: Literal["full", "real"] = "full"
+    """What the encoder is shown: 10.24 s as in its training, or the clip alone."""
+    frequency: Literal["mean", "keep"] = "mean"
+    """One state for each column of patches, their mean (LTU); or all patches, time first and then frequency."""
+
+
+class CodecSection(EncoderSection):
+    """What codecs have: the continuous vectors in front of the quantiser are the states."""
+
+    layers: Literal["last"] = "last"
+    """Only the codec's output can be taken."""
+    chunk_seconds: float = Field(default=30.0, gt=0)
+    """Longer clips are cut into pieces of this length; never longer than the codec's own."""
+
+
+class EncodecSection(CodecSection):
+    """EnCodec (arXiv 2210.13438) from a transformers folder."""
+
+    name: Literal["encodec"] = "encodec"
+
+
+class DacSection(CodecSection):
+    """Descript's codec (arXiv 2306.06546) from a transformers folder."""
+
+    name: Literal["dac"] = "dac"
+
+
+class MimiSection(CodecSection):
+    """Mimi (arXiv 2410.00037) from a transformers folder."""
+
+    name: Literal["mimi"] = "mimi"
+
+
+class Qwen2AudioSection(EncoderSection):
+    """Qwen2-Audio's encoder (arXiv 2407.10759) out of a transformers folder of the whole model, or saved alone."""
+
+    name: Literal["qwen2_audio"] = "qwen2_audio"
+
+
+class AudioFlamingo3Section(EncoderSection):
+    """Audio Flamingo 3's encoder (arXiv 2507.08128) out of a transformers folder of the whole model, or saved alone."""
+
+    name: Literal["audio_flamingo3"] = "audio_flamingo3"
+
+
+class JoinSection(Section):
+    """How several encoders of one recipe become one sequence of states."""
+
+    axis: Literal["width", "time"] = "width"
+    """Side by side at one rate, or one after the other. In time each encoder keeps slots of the width of its own, with
+    zeros in the others', so that the projector's first layer has weights for each."""
+    rate: str = "finest"
+    """For `width`: the rate of the joined states. `finest`, or an encoder's name: every other encoder gives, at each of
+    its steps, the state nearest in time. `each`: step beside step whatever their times, zeros behind the shorter
+    (SALMONN, whose encoders have one rate)."""
+
+
+EncoderOptions = Annotated[
+    WhisperSection
+    | BeatsSection
+    | ClapSection
+    | AstSection
+    | Wav2Vec2Section
+    | HubertSection
+    | WavLMSection
+    | MertSection
+    | Wav2Vec2BertSection
+    | EncodecSection
+    | DacSection
+    | MimiSection
+    | Qwen2AudioSection
+    | AudioFlamingo3Section,
+    Field(discriminator="name"),
+]

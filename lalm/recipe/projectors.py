@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from lalm.audio.lengths import Chain, Constant, Conv, LengthRule, Windows
+from lalm.audio.lengths import Chain, Constant, Conv, LengthRule, Parallel, Windows
 from lalm.recipe.base import Section
+from lalm.recipe.projector_presets import PRESETS
 
 
 class ProjectorSection(Section):
     """What every projector has: a rule from encoder steps to audio positions."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_preset(cls, value: Any) -> Any:
+        """Puts the preset's fields under those that the recipe gives; an unknown preset is the field's to refuse."""
+        if not isinstance(value, dict):
+            return value
+        return {**PRESETS.get(value.get("name", ""), {}).get(value.get("preset") or "", {}), **value}
+
     def length_rule(self) -> LengthRule:
         """Encoder steps of a clip -> audio positions `A`."""
         raise NotImplementedError
+
+    @property
+    def num_layer_inputs(self) -> int:
+        """Layers of the encoder that the projector reads, each as a state of its own."""
+        return 1
+
+    @property
+    def needs_question(self) -> bool:
+        """Whether the text of the turn that a clip stands in changes the clip's audio positions."""
+        return False
 
 
 class QFormerSection(ProjectorSection):
@@ -25,6 +44,8 @@ class QFormerSection(ProjectorSection):
     """
 
     name: Literal["qformer"] = "qformer"
+    preset: Literal["salmonn", "blip2", "slam_llm", "x_instructblip"] | None = None
+    """Published sizes; fields that stand beside it win."""
     window_steps: Annotated[int, Field(gt=0)] | None = 17
     queries: int = Field(default=1, gt=0)
     partial_window: Literal["keep", "drop"] = "keep"
@@ -34,6 +55,13 @@ class QFormerSection(ProjectorSection):
     intermediate_size: int = Field(default=3072, gt=0)
     cross_attention_every: int = Field(default=1, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    reads_question: bool = False
+    """Queries and question attend to one another, so that the queries look for what is asked (InstructBLIP, arXiv
+    2305.06500). The question is the text of the turn that the clip stands in."""
+
+    @property
+    def needs_question(self) -> bool:
+        return self.reads_question
 
     def length_rule(self) -> LengthRule:
         if self.window_steps is None:
@@ -45,6 +73,7 @@ class MlpSection(ProjectorSection):
     """Frame stacking and an MLP (SLAM-LLM): `stack_steps` neighbours side by side, then two linear layers."""
 
     name: Literal["mlp"] = "mlp"
+    preset: Literal["slam_llm"] | None = None
     stack_steps: int = Field(default=5, gt=0)
     hidden_size: int = Field(default=2048, gt=0)
     num_layers: int = Field(default=2, gt=0)
@@ -60,12 +89,13 @@ class LinearSection(ProjectorSection):
     """One linear layer over averaged steps: MusiLingo (arXiv 2309.08730), LLark (2310.07160), LTU (2305.10790)."""
 
     name: Literal["linear"] = "linear"
+    preset: Literal["ltu", "musilingo", "llark", "qwen_audio"] | None = None
     pool_steps: int = Field(default=1, gt=0)
     """Steps that are averaged into one position."""
     input_norm: Literal["none", "plain", "affine"] = "none"
-    """LayerNorm before the layer: without (`plain`, LTU) or with learned scale and shift."""
+    """LayerNorm between mean and layer: without (`plain`, LTU) or with learned scale and shift (Qwen-Audio)."""
     input_scale: float = Field(default=1.0, gt=0)
-    """A constant that the states are multiplied by (LTU divides by 50)."""
+    """A constant that the means are multiplied by, before the norm (LTU divides by 50)."""
 
     def length_rule(self) -> LengthRule:
         return Windows(size=self.pool_steps)
@@ -75,6 +105,7 @@ class ConvSection(ProjectorSection):
     """Strided convolutions with gated linear units and a bottleneck adapter (BLSP, arXiv 2309.00916)."""
 
     name: Literal["conv"] = "conv"
+    preset: Literal["blsp"] | None = None
     num_layers: int = Field(default=3, gt=0)
     kernel_size: int = Field(default=5, gt=0)
     stride: int = Field(default=2, gt=0)
@@ -106,6 +137,7 @@ class MapperSection(ProjectorSection):
     """Mapping network of Pengi (arXiv 2305.11834): one pooled vector becomes a prefix of `prefix_length` positions."""
 
     name: Literal["mapper"] = "mapper"
+    preset: Literal["pengi"] | None = None
     prefix_length: int = Field(default=40, gt=0)
     num_layers: int = Field(default=8, gt=0)
     num_heads: int = Field(default=8, gt=0)
@@ -115,7 +147,136 @@ class MapperSection(ProjectorSection):
         return Constant(outputs=self.prefix_length)
 
 
+class ConformerSection(ProjectorSection):
+    """Conformer layers (arXiv 2005.08100) between encoder and decoder, a position for each step: SALM (2310.09424)."""
+
+    name: Literal["conformer"] = "conformer"
+    preset: Literal["salm"] | None = None
+    num_layers: int = Field(default=2, gt=0)
+    hidden_size: int = Field(default=1024, gt=0)
+    num_heads: int = Field(default=8, gt=0)
+    kernel_size: int = Field(default=9, gt=0)
+    """Of the depthwise convolution; odd."""
+    feed_forward_factor: int = Field(default=4, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _is_centred(self) -> ConformerSection:
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {self.kernel_size}")
+        return self
+
+    def length_rule(self) -> LengthRule:
+        return Chain()
+
+
+class TransformerSection(ProjectorSection):
+    """Transformer layers over the steps and a linear layer, a position for each step: Audio Flamingo's audio
+    transformer (arXiv 2402.01831), whose steps are one embedding for each sliding window."""
+
+    name: Literal["transformer"] = "transformer"
+    preset: Literal["audio_flamingo"] | None = None
+    num_layers: int = Field(default=3, gt=0)
+    hidden_size: int | None = Field(default=None, gt=0)
+    """Width of the layers, behind a linear layer; without it the encoder's, with none."""
+    num_heads: int = Field(default=8, gt=0)
+    intermediate_size: int = Field(default=2048, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+
+    def length_rule(self) -> LengthRule:
+        return Chain()
+
+
+class AggregatorSection(ProjectorSection):
+    """GAMA's two branches over several layers of one encoder (arXiv 2406.11768), one behind the other.
+
+    First the queries of a global Q-Former over the last layer; then the last layer's own steps, which read the tapped
+    layers one after another. The encoder gives `num_taps` layers and its last one.
+    """
+
+    name: Literal["aggregator"] = "aggregator"
+    preset: Literal["gama"] | None = None
+    num_taps: int = Field(default=2, gt=0)
+    """Layers that the steps read, the deepest first: one decoder layer for each."""
+    pool_steps: int = Field(default=1, gt=0)
+    """Steps of the last layer that are averaged into one (an AST's patches over frequency)."""
+    queries: int = Field(default=32, gt=0)
+    num_layers: int = Field(default=12, gt=0)
+    """Layers of the Q-Former."""
+    hidden_size: int = Field(default=768, gt=0)
+    num_heads: int = Field(default=12, gt=0)
+    intermediate_size: int = Field(default=3072, gt=0)
+    cross_attention_every: int = Field(default=2, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    soft_prompt: int = Field(default=0, ge=0)
+    """Learned vectors behind the positions of a clip (the paper's soft prompt; the released code has none)."""
+
+    @property
+    def num_layer_inputs(self) -> int:
+        return 1 + self.num_taps
+
+    def length_rule(self) -> LengthRule:
+        rules: tuple[LengthRule, ...] = (Constant(outputs=self.queries), Windows(size=self.pool_steps))
+        if self.soft_prompt:
+            rules += (Constant(outputs=self.soft_prompt),)
+        return Parallel(rules=rules, join="sum")
+
+
+BranchOptions = Annotated[
+    QFormerSection
+    | MlpSection
+    | LinearSection
+    | ConvSection
+    | PerceiverSection
+    | MapperSection
+    | ConformerSection
+    | TransformerSection
+    | AggregatorSection,
+    Field(discriminator="name"),
+]
+
+
+class BranchesSection(ProjectorSection):
+    """Several projectors side by side, their positions joined.
+
+    Source: the two-stream bridges of LTU-AS (arXiv 2309.14405) and GAMA (2406.11768).
+    """
+
+    name: Literal["branches"] = "branches"
+    branches: tuple[BranchOptions, ...] = Field(min_length=2)
+    reads: Literal["own", "all"] = "own"
+    """`own`: branch i reads encoder i; `all`: each branch reads all encoders, joined on width."""
+    join: Literal["time", "width"] = "time"
+    """`time`: the positions of one branch behind those of another. `width`: side by side, then one linear layer."""
+    hidden_size: int = Field(default=1024, gt=0)
+    """Width of each branch's positions before they are joined on width."""
+
+    @model_validator(mode="after")
+    def _branches_are_plain(self) -> BranchesSection:
+        for number, branch in enumerate(self.branches):
+            if branch.num_layer_inputs > 1:
+                raise ValueError(f"branches[{number}]: '{branch.name}' reads several layers and cannot be a branch")
+        return self
+
+    @property
+    def needs_question(self) -> bool:
+        return any(branch.needs_question for branch in self.branches)
+
+    def length_rule(self) -> LengthRule:
+        rules = tuple(branch.length_rule() for branch in self.branches)
+        return Parallel(rules=rules, join="sum" if self.join == "time" else "max")
+
+
 ProjectorOptions = Annotated[
-    QFormerSection | MlpSection | LinearSection | ConvSection | PerceiverSection | MapperSection,
+    QFormerSection
+    | MlpSection
+    | LinearSection
+    | ConvSection
+    | PerceiverSection
+    | MapperSection
+    | ConformerSection
+    | TransformerSection
+    | AggregatorSection
+    | BranchesSection,
     Field(discriminator="name"),
 ]

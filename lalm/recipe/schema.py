@@ -11,11 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from lalm.recipe.base import Section
-from lalm.recipe.encoders import EncoderOptions
+from lalm.recipe.encoders import EncoderOptions, JoinSection
 from lalm.recipe.projectors import ProjectorOptions
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+ObjectiveName = Literal["language_model", "contrastive", "matching", "classification"]
+PartName = Literal["projector", "lora", "encoder", "language_model"]
 
 
 class LoraSection(Section):
@@ -27,6 +29,23 @@ class LoraSection(Section):
     targets: tuple[str, ...] | Literal["attention", "attention_mlp", "qv"] = "qv"
     """Names of linear layers, or a family-independent group that is resolved against the loaded model."""
     variant: Literal["lora", "dora", "rslora"] = "lora"
+
+
+class CrossAttentionSection(Section):
+    """Gated cross-attention before every n-th layer (Flamingo, arXiv 2204.14198; Audio Flamingo, 2402.01831).
+
+    The defaults are Audio Flamingo's. Its sliding windows are the encoder's chunks.
+    """
+
+    every: PositiveInt = 1
+    """A block before each layer whose number, from 1, is a multiple of this."""
+    num_heads: PositiveInt = 8
+    head_size: PositiveInt = 64
+    feed_forward_factor: PositiveInt = 4
+    audio_width: PositiveInt | None = None
+    """Width of the vectors that the projector gives; the language model's by default."""
+    sees: Literal["preceding", "last"] = "preceding"
+    """Text hears every clip that stands before it, or only the nearest (Flamingo)."""
 
 
 class LanguageModelSection(Section):
@@ -44,6 +63,9 @@ class LanguageModelSection(Section):
     """`auto`: sdpa on a GPU; eager on a CPU, where its backward is faster on the short rows that packing makes."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
+    cross_attention: CrossAttentionSection | None = None
+    """How audio enters: at positions of its own among the text (null), or by cross-attention blocks, which train with
+    the projector; a clip is then one position."""
     random_sizes: dict[str, int] = Field(default_factory=dict)
 
 
@@ -79,6 +101,12 @@ class DataSection(Section):
     cache_dtype: Literal["float16", "bfloat16", "float32"] = "float16"
     packing: Literal["none", "rows", "shared_prefix"] = "shared_prefix"
     """One record a row; several records a row; several a row with the audio of a clip shared by its questions."""
+    task_tags: Literal["none", "task", "hierarchical"] = "none"
+    """What stands before each question, in training and evaluation: nothing; `[sound_name]`; or, as in Qwen-Audio,
+    `[audio][en][sound_name]`, where a level that the record does not know (meta.audio_type, meta.language) is
+    `unknown`."""
+    closed_prefix: str = ""
+    """What stands before questions with a closed answer (choice, yes_no, number), as LTU does; empty for nothing."""
     max_bad_share: Fraction = 0.01
     """More unreadable clips than this stop the run; fewer are quarantined and listed."""
 
@@ -90,23 +118,104 @@ class LearningRates(Section):
     lora: PositiveFloat | None = None
     encoder: PositiveFloat | None = None
     language_model: PositiveFloat | None = None
+    heads: PositiveFloat | None = None
+    """The heads of the objectives matching and classification. They start at random in every stage, are kept in the
+    stage's own folder, and are no part of the model that answers."""
+
+
+class ObjectiveWeights(Section):
+    """The objectives of a stage and the weight of each in the sum; one without a weight is not computed."""
+
+    language_model: PositiveFloat | None = None
+    """The answer's likelihood."""
+    contrastive: PositiveFloat | None = None
+    """A clip's pooled audio positions must be nearest to its answer's embedding (InfoNCE)."""
+    matching: PositiveFloat | None = None
+    """A binary head tells a clip's own answer from the wrong answer that is most like the clip."""
+    classification: PositiveFloat | None = None
+    """A linear head names the answer among all answers of the stage's closed tasks."""
+
+
+BUDGETS = ("steps", "epochs", "records", "audio_hours")
+
+
+class AugmentSection(Section):
+    """Random changes of a clip, fixed by seed, record and step. None moves a clip's end, so its positions stay."""
+
+    gain_db: float = Field(default=0.0, ge=0)
+    """Louder or quieter by up to this."""
+    noise_db: float | None = None
+    """White noise at this ratio of signal to noise or up to 20 dB less of it."""
+    speed: Annotated[float, Field(ge=1, le=2)] = 1.0
+    """Faster by a factor of up to this (pitch rises too); silence fills the end."""
+    mix_probability: Fraction = 0.0
+    """How often another clip of the stage is mixed in, 10 dB quieter."""
+    mask_frames: int = Field(default=0, ge=0)
+    """SpecAugment (arXiv 1904.08779): up to so many feature frames are silenced."""
+    mask_bins: int = Field(default=0, ge=0)
+    """SpecAugment: up to so many mel bins are silenced."""
 
 
 class StageSection(Section):
     """One stage of the curriculum: what trains, on what, for how long."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
-    objective: Literal["language_model", "contrastive"] = "language_model"
-    """The answer's likelihood; or the projector alone, so that a clip's audio vectors point to its answer's embedding
-    among the answers of its task (no decoder pass)."""
+    starts_from: str | None = None
+    """An earlier stage whose weights this one starts from; the stage before it by default."""
+    objective: ObjectiveName = "language_model"
+    """One objective; only language_model passes through the decoder."""
+    objectives: ObjectiveWeights | None = None
+    """Several objectives, weighted, instead of `objective` (BLIP-2 and MINT train three at once)."""
+    loss_per: Literal["token", "record"] = "token"
+    """What language_model averages over: all supervised tokens alike, or records, each the mean of its own tokens."""
+    task_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """A factor on the language_model loss of a task; 1 for the others."""
+    contrastive_direction: Literal["audio_to_text", "both"] = "audio_to_text"
+    """Each clip chooses its text; `both`: each text also chooses its clip among those of the batch (CLAP)."""
+    contrastive_temperature: PositiveFloat = 0.07
+    head_input: Literal["projector", "encoder"] = "projector"
+    """What the classification head reads, averaged over the clip; `encoder` is a linear probe of its states."""
+    answers: Literal["written", "continued"] = "written"
+    """`continued`: the target of a clip is how the plain language model goes on after its transcript (BLSP). Records of
+    answer_type transcript only; the targets are made before the stage starts."""
+    continuation_prompt: str = "Continue the following text in a coherent and engaging style with less than 40 words."
+    continuation_tokens: PositiveInt = 64
+    """The most new tokens of a continuation."""
     learning_rates: LearningRates
+    only: dict[PartName, tuple[str, ...]] = Field(default_factory=dict)
+    """Train only those parameters of a part whose names match a pattern: `{encoder: ["*.layers.5.*"]}`. The whole part
+    is held in float32."""
     sources: tuple[str, ...] | None = None
     """Names from `data.sources`; all of them by default."""
     tasks: tuple[str, ...] | None = None
     """Keep these tasks only."""
+    splits: tuple[str, ...] | None = None
+    """Keep these splits only, of those that the sources give."""
+    min_answer_words: PositiveInt | None = None
+    max_answer_words: PositiveInt | None = None
+    """Keep records whose answer has so many words (a stage on long answers, or on short ones)."""
+    source_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
+    """Replaces `data.sources.NAME.weight` in this stage; above 1 a source is repeated within an epoch."""
+    mixture_temperature: PositiveFloat = 1.0
+    """Shares of sources are raised to 1/temperature: above 1 small sources gain, 1 goes by size and weight."""
+    in_context: int = Field(default=0, ge=0)
+    """Worked examples of the same task (clip, question, answer) that open every conversation (SALM)."""
+    augment: AugmentSection | None = None
+    """Changes clips at random each time they are heard; needs `data.cache_states: false`."""
     steps: PositiveInt | None = None
-    """Optimizer steps; or give `epochs`."""
+    """Optimizer steps. Give one of steps, epochs, records, audio_hours."""
     epochs: PositiveFloat | None = None
+    records: PositiveInt | None = None
+    """Draws of records, rounded up to whole steps."""
+    audio_hours: PositiveFloat | None = None
+    """Audio of all draws together, rounded up to whole steps."""
+    evaluate_every_steps: PositiveInt | None = None
+    """Measure the loss on held-out records of the stage's sources and tasks that often."""
+    evaluate_splits: tuple[str, ...] = ("validation",)
+    evaluate_records: PositiveInt = 64
+    """A seeded sample of at most so many held-out records."""
+    stop_after: PositiveInt | None = None
+    """End the stage when the held-out loss has not fallen for so many measurements; the last weights are kept."""
     batch_records: PositiveInt = 16
     """Records in one optimizer step, over all processes."""
     micro_batch_tokens: PositiveInt = 2048
@@ -127,14 +236,47 @@ class StageSection(Section):
     """A factor on the adapter in this stage (SALMONN's activation tuning)."""
 
     @model_validator(mode="after")
-    def _has_one_budget(self) -> StageSection:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give exactly one of 'steps' and 'epochs'")
-        if not any(value is not None for value in self.learning_rates.model_dump().values()):
-            raise ValueError("learning_rates: give at least one of projector, lora, encoder, language_model")
-        if self.objective == "contrastive" and (self.learning_rates.lora or self.learning_rates.language_model):
-            raise ValueError("learning_rates: the contrastive objective trains projector and encoder only")
+    def _holds_together(self) -> StageSection:
+        budgets = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(budgets) != 1:
+            raise ValueError(f"give exactly one of {', '.join(BUDGETS)}, got {', '.join(budgets) or 'none'}")
+        rates = self.learning_rates.model_dump()
+        if not any(value is not None for value in rates.values()):
+            raise ValueError("learning_rates: give at least one of projector, lora, encoder, language_model, heads")
+        if self.objectives is not None and self.objective != "language_model":
+            raise ValueError("give 'objective' or 'objectives', not both")
+        weights = self.objective_weights()
+        if not weights:
+            raise ValueError("objectives: give at least one weight")
+        if "language_model" not in weights and (rates["lora"] or rates["language_model"]):
+            alone = " and ".join(weights)
+            raise ValueError(f"learning_rates: the {alone} objective trains projector, encoder and heads only")
+        heads = [name for name in weights if name in ("matching", "classification")]
+        if heads and rates["heads"] is None:
+            raise ValueError(f"learning_rates.heads: {heads[0]} has a head that starts at random: give it a rate")
+        if rates["heads"] is not None and not heads:
+            raise ValueError("learning_rates.heads: only matching and classification have heads")
+        if self.answers == "continued" and set(weights) != {"language_model"}:
+            raise ValueError("answers: continued: only the language_model objective has such targets")
+        if self.answers == "continued" and self.evaluate_every_steps is not None:
+            raise ValueError("evaluate_every_steps: held-out records have no continued answers; leave it out")
+        for part in self.only:
+            if rates[part] is None:
+                raise ValueError(f"only.{part}: learning_rates.{part} is not given, so nothing of it trains")
+        if self.stop_after is not None and self.evaluate_every_steps is None:
+            raise ValueError("stop_after: needs evaluate_every_steps")
         return self
+
+    def objective_weights(self) -> dict[str, float]:
+        """The objectives that are computed, with their weights; `objective: NAME` weighs 1."""
+        if self.objectives is None:
+            return {self.objective: 1.0}
+        return self.objectives.model_dump(exclude_none=True)
+
+    def describe_budget(self) -> str:
+        """`400 steps`, `2 epochs`, `1000 records` or `0.5 audio hours`."""
+        name = next(name for name in BUDGETS if getattr(self, name) is not None)
+        return f"{getattr(self, name):g} {name.replace('_', ' ')}"
 
 
 class GenerationSection(Section):
@@ -156,6 +298,8 @@ class EvaluationSection(Section):
     sources: tuple[str, ...] | None = None
     splits: tuple[str, ...] = ("test",)
     max_records_per_task: PositiveInt | None = None
+    max_deaf_records_per_task: PositiveInt | None = None
+    """The yardsticks `silent` and `swapped` ask at most so many records of each task again; all of them by default."""
     batch_size: PositiveInt = 16
     yardsticks: tuple[Literal["silent", "swapped", "majority", "chance", "probe"], ...] = (
         "silent",
@@ -183,6 +327,7 @@ class Recipe(Section):
     description: str = ""
     seed: int = Field(default=0, ge=0)
     encoders: tuple[EncoderOptions, ...] = Field(min_length=1)
+    join: JoinSection = Field(default_factory=JoinSection)
     projector: ProjectorOptions
     language_model: LanguageModelSection
     data: DataSection
@@ -204,14 +349,68 @@ class Recipe(Section):
             for source in sources or ():
                 if source not in self.data.sources:
                     problems.append(f"{place}: no source '{source}' in data.sources ({', '.join(self.data.sources)})")
+        encoder_names: list[str] = [encoder.name for encoder in self.encoders]
+        if self.join.rate not in ("finest", "each") and encoder_names.count(self.join.rate) != 1:
+            problems.append(
+                f"join.rate: '{self.join.rate}' names {encoder_names.count(self.join.rate)} of the encoders "
+                f"({', '.join(encoder_names)}); accepted: finest, each, or the name of one encoder"
+            )
         for i, stage in enumerate(self.stages):
+            for source in stage.source_weights:
+                if source not in self.data.sources:
+                    known = ", ".join(self.data.sources)
+                    problems.append(f"stages[{i}].source_weights: no source '{source}' in data.sources ({known})")
+            if stage.starts_from is not None and stage.starts_from not in names[:i]:
+                known = ", ".join(names[:i]) or "none"
+                problems.append(
+                    f"stages[{i}].starts_from: '{stage.starts_from}' is no earlier stage (earlier: {known})"
+                )
+            if stage.augment is not None and self.data.cache_states:
+                problems.append(
+                    f"stages[{i}].augment: data.cache_states keeps the states of unchanged clips; set it to false"
+                )
             if stage.learning_rates.lora is not None and self.language_model.lora is None:
                 problems.append(f"stages[{i}].learning_rates.lora: language_model.lora is null, nothing to train")
             if stage.learning_rates.language_model is not None and self.language_model.quantisation != "none":
                 problems.append(f"stages[{i}].learning_rates.language_model: a quantised model cannot be trained whole")
+        problems += self._question_problems()
+        if self.language_model.cross_attention is not None:
+            problems += [
+                f"stages[{i}].objective: {', '.join(stage.objective_weights())}: compares audio with text embeddings, "
+                "which it does not meet with language_model.cross_attention"
+                for i, stage in enumerate(self.stages)
+                if set(stage.objective_weights()) != {"language_model"}
+            ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _question_problems(self) -> list[str]:
+        """What cannot be exact when a clip's positions depend on its question."""
+        if not self.projector.needs_question:
+            return []
+        problems = []
+        if self.data.packing == "shared_prefix":
+            problems.append(
+                "data.packing: with projector.reads_question a clip has other positions for each question, so "
+                "questions cannot share them ('shared_prefix'). Accepted: rows, none"
+            )
+        problems += [
+            f"stages[{i}].objective: {', '.join(stage.objective_weights())}: no question for projector.reads_question"
+            for i, stage in enumerate(self.stages)
+            if set(stage.objective_weights()) != {"language_model"}
+        ]
+        return problems
+
+    def lineage(self, index: int) -> list[int]:
+        """The earlier stages whose weights stage `index` starts from, in the order in which they were trained."""
+        names = [stage.name for stage in self.stages]
+        chain: list[int] = []
+        while index > 0:
+            parent = self.stages[index].starts_from
+            index = index - 1 if parent is None else names.index(parent)
+            chain.insert(0, index)
+        return chain
 
     def run_folder(self) -> Path:
         """Where this run is written."""

@@ -16,7 +16,7 @@ from lalm.data.cache import StateCache
 from lalm.data.clips import ClipStore
 from lalm.data.dataset import StageData
 from lalm.data.encode import fill_cache
-from lalm.data.examples import clip_paths, load_stage_records, open_clips
+from lalm.data.examples import SourcedRecord, clip_paths, load_held_out, load_stage_records, open_clips
 from lalm.data.state_cache import open_state_cache
 from lalm.errors import DataError, TrainingError
 from lalm.recipe.schema import Recipe
@@ -70,7 +70,8 @@ def fill_state_cache(
         return None
     problem: Exception | None = None
     if state.is_main_process:
-        paths = [path for index in stages for path in clip_paths(load_stage_records(recipe, index)[0])]
+        records = [item for index in stages for item in records_heard(recipe, index)]
+        paths = clip_paths(records)
         was_training = model.training
         model.eval()
         try:
@@ -104,16 +105,24 @@ def fill_state_cache(
     return cache
 
 
-def to_device(inputs: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Tensors, and lists of them, on a device."""
-    return {
-        name: [item.to(device) for item in value] if isinstance(value, list) else value.to(device)
-        for name, value in inputs.items()
-    }
+def records_heard(recipe: Recipe, index: int) -> list[SourcedRecord]:
+    """Records whose clips a stage needs: to train on, and to measure."""
+    held_out = load_held_out(recipe, index) if recipe.stages[index].evaluate_every_steps is not None else []
+    return [*load_stage_records(recipe, index)[0], *held_out]
+
+
+def to_device(inputs: Any, device: torch.device) -> Any:
+    """Tensors on a device, wherever they are in mappings and lists."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs.to(device)
+    if isinstance(inputs, dict):
+        return {name: to_device(value, device) for name, value in inputs.items()}
+    return [to_device(item, device) for item in inputs] if isinstance(inputs, list) else inputs
 
 
 class NamedBatches(Dataset):
-    """The micro-batches of a stage, each with the ids of its records and the seconds of its distinct clips."""
+    """The micro-batches of a stage, each with what is said of it: ids, tasks and sources of its records, the record of
+    each position (`owners [R, L]`), the seconds of its distinct clips."""
 
     def __init__(self, data: StageData, clips: ClipStore):
         self.data, self.clips = data, clips
@@ -122,11 +131,15 @@ class NamedBatches(Dataset):
         return len(self.data.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        examples = [self.data.examples[number] for number in self.data.plan[index]]
+        batch = self.data.dataset.micro_batch(index)
+        examples = batch.examples
         paths = {path for example in examples for path in example.clips}
         return {
-            **self.data.dataset[index],
+            **batch.inputs,
             "record_ids": [example.record.id for example in examples],
+            "tasks": [example.record.task for example in examples],
+            "sources": [example.source for example in examples],
+            "owners": batch.owners if batch.owners is None else torch.from_numpy(batch.owners),
             "audio_seconds": sum(self.seconds(path) for path in paths),
         }
 

@@ -18,6 +18,7 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ OPTIMIZER = "optimizer.safetensors"
 OPTIMIZER_GROUPS = "optimizer.json"
 SCHEDULER = "scheduler.json"
 STATE = "trainer_state.json"
+HEADS_FILE, CLASSES = "heads.safetensors", "classes.json"
+HEADS_PREFIX = "objective_heads."
+"""How the names of parameters begin that only training needs."""
 STAGING = ".writing"
 """The folder, beside the checkpoints, in which the next one grows."""
 
@@ -160,6 +164,24 @@ def load_random_state(folder: Path, rank: int) -> bool:
 def save_trained(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Writes the trained parameters."""
     save_file(tensors, folder / TRAINED, metadata={"format": "pt"})
+
+
+def split_heads(path: Path, folder: Path, classes: Sequence[tuple[str, str]]) -> None:
+    """A finished stage's weights: what goes on to the next stage as `trained.safetensors`, the heads of its objectives
+    as `heads.safetensors`, and the (task, answer) of each class as `classes.json`; each atomically."""
+    tensors = load_file(path)
+    heads = {name: tensor for name, tensor in tensors.items() if name.startswith(HEADS_PREFIX)}
+    if heads:
+        _save_atomically(folder / HEADS_FILE, heads)
+    if classes:
+        write_json(folder / CLASSES, [list(pair) for pair in classes])
+    _save_atomically(folder / TRAINED, {name: tensor for name, tensor in tensors.items() if name not in heads})
+
+
+def _save_atomically(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    os.replace(temporary, path)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

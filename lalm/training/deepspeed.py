@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from lalm.errors import CheckpointError, MissingPackageError
 from lalm.recipe.schema import Recipe
@@ -63,6 +64,11 @@ def announce_single_process() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+def leave_zero() -> None:
+    """Lets models be built whole again: while a ZeRO-3 configuration lives, transformers slices every new one."""
+    unset_hf_deepspeed_config()
 
 
 @contextmanager

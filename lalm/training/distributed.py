@@ -17,6 +17,21 @@ WAIT = timedelta(hours=24)
 """How long the others wait while the first process encodes the clips of a large set."""
 
 
+SIGNS_OF_A_LOST_PROCESS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "NCCL communicator was aborted",
+    "remote process exited",
+)
+"""What gloo and NCCL say when a process that they wait for has died."""
+
+
+def tells_of_a_lost_process(error: Exception, num_processes: int) -> bool:
+    """Whether an error means that another process of the run has died."""
+    return num_processes > 1 and any(sign in str(error) for sign in SIGNS_OF_A_LOST_PROCESS)
+
+
 def uses_cpu() -> bool:
     """Whether this machine trains on its CPU."""
     return not torch.accelerator.is_available()

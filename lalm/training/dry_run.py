@@ -30,7 +30,9 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
     for index in stages:
         stage = recipe.stages[index]
         data = build_stage_data(recipe, index, processor, clips, world_size=world_size)
-        counts = enter_stage(model, stage)
+        counts = enter_stage(model, stage, num_classes=len(data.classes))
+        if stage.answers == "continued":
+            notes.append(f"{stage.name}: transcripts stand where the language model's continuations will be")
         notes.append(f"{stage.name} trains {describe(counts)} parameters")
         table.add_row(stage.name, *_numbers(data, NamedBatches(data, clips)))
         samples.append((stage.name, data.examples[int(data.plan[0][0])]))

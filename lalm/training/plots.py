@@ -1,16 +1,23 @@
-"""`loss.png`: the loss of every step and its running mean, stage after stage."""
+"""`loss.png`: the loss of every step, what it is made of, and the gradient norm of each part."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lalm.training.metrics import read_metrics
 
 SMOOTHING = 0.95
 """Weight of the past in the running mean; it is corrected for its start."""
+PANELS = (
+    ("loss by task and source", ("loss/task/", "loss/source/")),
+    ("loss by objective", ("loss/objective/",)),
+    ("gradient norm by part", ("grad_norm/",)),
+)
+"""Title and beginnings of the columns of the panels below the loss; one of a single curve is left out."""
 
 
 def smoothed(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:
@@ -24,16 +31,41 @@ def smoothed(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:
 
 
 def plot_loss(metrics_file: Path, image: Path) -> bool:
-    """Draws the curve; False where matplotlib is not installed or nothing was trained."""
+    """Draws the curves; False where matplotlib is not installed or nothing was trained."""
     rows = read_metrics(metrics_file)
     if not rows or importlib.util.find_spec("matplotlib") is None:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    panels = [(title, names) for title, starts in PANELS if len(names := panel_columns(rows, starts)) > 1]
+    figure = Figure(figsize=(9, 4.5 + 3 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    first, *others = figure.subplots(1 + len(panels), squeeze=False)[:, 0]
+    _draw_loss(first, rows)
+    for axes, (title, names) in zip(others, panels, strict=True):
+        for name in names:
+            found = [(row["global_step"], row[name]) for row in rows if row.get(name) is not None]
+            steps, values = zip(*found, strict=True)
+            axes.plot(steps, smoothed(values), linewidth=1.2, label=name.partition("/")[2])
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.legend(frameon=False, fontsize=7, ncols=3)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.25)
+    figure.axes[-1].set_xlabel("optimizer step")
+    temporary = image.with_name(f".{image.stem}.tmp.png")
+    figure.savefig(temporary, dpi=120)
+    os.replace(temporary, image)
+    return True
+
+
+def panel_columns(rows: Sequence[Mapping[str, Any]], starts: Sequence[str]) -> list[str]:
+    """Columns that begin like this and hold a number somewhere, in the order of the file."""
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if value is not None)
+    return [name for name in names if name.startswith(tuple(starts))]
+
+
+def _draw_loss(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     for number, stage in enumerate(stages):
         mine = [row for row in rows if row["stage"] == stage]
@@ -41,14 +73,12 @@ def plot_loss(metrics_file: Path, image: Path) -> bool:
         colour = f"C{number}"
         axes.plot(steps, losses, color=colour, alpha=0.3, linewidth=0.8)
         axes.plot(steps, smoothed(losses), color=colour, linewidth=1.8, label=stage)
+        measured = [(row["global_step"], row["held_out_loss"]) for row in mine if row["held_out_loss"] is not None]
+        if measured:
+            axes.plot(*zip(*measured, strict=True), "o--", color=colour, markersize=4, label=f"{stage}, held out")
         if number:
             axes.axvline(steps[0] - 0.5, color="0.6", linestyle="--", linewidth=0.8)
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss a supervised token")
+    axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
-    temporary = image.with_name(f".{image.stem}.tmp.png")
-    figure.savefig(temporary, dpi=120)
-    os.replace(temporary, image)
-    return True

@@ -5,8 +5,9 @@ The parts are the model's own (`model.parts()`); a part trains when the stage gi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -20,6 +21,9 @@ NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm
 NORM_TYPE_ENDINGS = ("LayerNorm", "RMSNorm")
 """transformers writes its own normalisations, each family another class that derives from `nn.Module` alone."""
 
+HEADS = "heads"
+"""The part that only a stage has."""
+
 
 @dataclass(frozen=True)
 class PartCount:
@@ -30,13 +34,19 @@ class PartCount:
     num_trainable: int
 
 
-def enter_stage(model: nn.Module, stage: StageSection) -> list[PartCount]:
+def enter_stage(model: nn.Module, stage: StageSection, *, num_classes: int = 0, seed: int = 0) -> list[PartCount]:
     """Freezes the model but for the stage's parts, whose weights become float32, and sets the adapter's strength.
 
+    The objectives beside language_model get their heads, which `seed` starts; `num_classes` are those of the
+    classification head.
+
     Raises:
-        TrainingError: if a part that the stage trains has no parameters in this model.
+        TrainingError: if a part that the stage trains has no parameters in this model, or a pattern of `only` fits
+            none of a part's names.
     """
+    give_heads(model, stage, num_classes=num_classes, seed=seed)
     model.requires_grad_(False)
+    widen(model, stage)
     counts = []
     for part, parameters in model.parts().items():
         trains = getattr(stage.learning_rates, part) is not None
@@ -45,13 +55,37 @@ def enter_stage(model: nn.Module, stage: StageSection) -> list[PartCount]:
                 f"stage '{stage.name}': learning_rates.{part} is given, but the model has no parameters in that part. "
                 "Remove the rate, or add the part to the recipe."
             )
-        for _, parameter in parameters if trains else ():
-            parameter.data = parameter.data.float()
+        chosen = _chosen(stage, part, parameters) if trains else []
+        for _, parameter in chosen:
             parameter.requires_grad_(True)
         total = sum(_size(parameter) for _, parameter in parameters)
-        counts.append(PartCount(part, total, total if trains else 0))
+        counts.append(PartCount(part, total, sum(_size(parameter) for _, parameter in chosen)))
     model.set_lora_scale(stage.lora_scale)
     return counts
+
+
+def widen(model: nn.Module, stage: StageSection) -> None:
+    """Makes the parts that the stage trains float32, whole: layers of two precisions would not fit together."""
+    for part, parameters in model.parts().items():
+        if getattr(stage.learning_rates, part) is not None:
+            for _, parameter in parameters:
+                parameter.data = parameter.data.float()
+
+
+def give_heads(model: nn.Module, stage: StageSection, *, num_classes: int = 0, seed: int = 0) -> None:
+    """The heads of the stage's objectives; takes away those of another stage."""
+    weights = stage.objective_weights()
+    if set(weights) != {"language_model"}:
+        model.begin_objectives(
+            weights,
+            num_classes=num_classes,
+            seed=seed,
+            head_input=stage.head_input,
+            temperature=stage.contrastive_temperature,
+            both_directions=stage.contrastive_direction == "both",
+        )
+    elif getattr(model, "objective_heads", None) is not None:
+        model.end_objectives()
 
 
 def describe(counts: Iterable[PartCount]) -> str:
@@ -131,9 +165,29 @@ def check_names(model: nn.Module, path: Path, *, names: Iterable[str] | None = N
 
 
 def part_names(model: nn.Module, stage: StageSection) -> list[str]:
-    """Names of all parameters that the stage trains."""
-    parts = model.parts().items()
-    return [name for part, params in parts if getattr(stage.learning_rates, part) is not None for name, _ in params]
+    """Names of all parameters that the stage trains and leaves to the next: all but those of heads."""
+    return [
+        name
+        for part, parameters in model.parts().items()
+        if part != HEADS and getattr(stage.learning_rates, part) is not None
+        for name, _ in _chosen(stage, part, parameters)
+    ]
+
+
+def _chosen(
+    stage: StageSection, part: str, parameters: Sequence[tuple[str, nn.Parameter]]
+) -> list[tuple[str, nn.Parameter]]:
+    """The parameters of a part that `only` lets through."""
+    patterns = {str(name): found for name, found in stage.only.items()}.get(part)
+    if patterns is None:
+        return list(parameters)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name, _ in parameters):
+            raise TrainingError(
+                f"stage '{stage.name}': only.{part}: no parameter is named like '{pattern}'. The part's first names: "
+                f"{', '.join(name for name, _ in parameters[:3])}"
+            )
+    return [item for item in parameters if any(fnmatchcase(item[0], pattern) for pattern in patterns)]
 
 
 def _is_norm(module: nn.Module) -> bool:

@@ -6,10 +6,10 @@ checkpoint, at the same losses as if it had never been stopped.
 
 from __future__ import annotations
 
+import errno
 import os
-import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rich.console import Console
 from lalm.data.cache import StateCache
 from lalm.data.clips import ClipStore
 from lalm.data.dataset import StageData, build_stage_data
-from lalm.errors import RecipeError, TrainingError
+from lalm.errors import CheckpointError, RecipeError, TrainingError
 from lalm.model.build import build_model
 from lalm.model.checkpoint import save_trained
 from lalm.model.modeling import LalmForConditionalGeneration
@@ -30,21 +30,23 @@ from lalm.processing.processor import LalmProcessor
 from lalm.recipe.schema import Recipe, StageSection
 from lalm.training import run_folder as folders
 from lalm.training.batches import NamedBatches, check_data_present, fill_state_cache, open_clip_store
+from lalm.training.breakdown import LossBreakdown
 from lalm.training.callbacks import StageLog, TensorBoardLog, check_loggers, has_tensorboard, say
-from lalm.training.checkpoints import TRAINED, write_json
-from lalm.training.deepspeed import announce_single_process
-from lalm.training.distributed import join_processes
+from lalm.training.checkpoints import TRAINED, split_heads, write_json
+from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
+from lalm.training.deepspeed import announce_single_process, leave_zero
+from lalm.training.distributed import join_processes, tells_of_a_lost_process
 from lalm.training.dry_run import print_plan
+from lalm.training.held_out import HeldOutLoss
 from lalm.training.metrics import MetricsFile, read_metrics
 from lalm.training.plots import plot_loss
 from lalm.training.run_folder import RunFolder
-from lalm.training.stages import describe, enter_stage, load_trained_tensors, part_names
+from lalm.training.stages import describe, enter_stage, load_trained_tensors, part_names, widen
 from lalm.training.trainer import LalmTrainer, check_distribution, training_arguments
 
 PLAN = "plan.json"
 MEAN_OF_LAST = 20
 """The final loss that is reported of a stage is the mean over this many last steps."""
-
 Evaluate = Callable[[Path], Any]
 """Measures a finished run, given its folder; called in the first process."""
 
@@ -167,26 +169,33 @@ def _train_stages(
     clips = open_clip_store(recipe, processor, folder.path)
     cache = fill_state_cache(recipe, todo, model, processor, clips, state, console)
     run = _Run(recipe, folder, state, console, model, processor, clips, cache, allow)
-    _load_finished(run, before=todo[0])
+    _load_finished(run, recipe.lineage(todo[0]))
+    held = [*recipe.lineage(todo[0])]
     for index in todo:
-        if index != todo[0] and recipe.deepspeed is not None:
-            # ZeRO leaves hooks and slices behind that a second engine cannot take over.
+        # ZeRO leaves hooks and slices behind that a second engine cannot take over; a stage that starts from an earlier
+        # one must not see what was trained since.
+        if index != todo[0] and (recipe.deepspeed is not None or recipe.lineage(index) != held):
+            leave_zero()
             run.model, _ = build_model(recipe)
-            _load_finished(run, before=index)
+            _load_finished(run, recipe.lineage(index))
         _train_stage(run, index)
+        held = [*recipe.lineage(index), index]
     if recipe.deepspeed is not None:
+        leave_zero()
         run.model, _ = build_model(recipe)
-        _load_finished(run, before=todo[-1] + 1)
+        _load_finished(run, held)
     if state.is_main_process:
+        run.model.end_objectives()
         run.model.set_lora_scale(1.0)
         last = recipe.stages[todo[-1]].name
         save_trained(folder.path, run.model.eval(), processor, recipe, stage=last)
         say(console, f"Saved to {folder.path}")
 
 
-def _load_finished(run: _Run, *, before: int) -> None:
-    """Puts what earlier stages trained into a fresh model, in their order."""
-    for section in run.recipe.stages[:before]:
+def _load_finished(run: _Run, indices: Sequence[int]) -> None:
+    """Puts what these stages trained into a fresh model, in their order."""
+    for section in (run.recipe.stages[index] for index in indices):
+        widen(run.model, section)
         names = part_names(run.model, section)
         load_trained_tensors(run.model, run.folder.stage_weights(section.name), names=names)
 
@@ -195,8 +204,16 @@ def _train_stage(run: _Run, index: int) -> None:
     section, folder, console = run.recipe.stages[index], run.folder.stage(run.recipe.stages[index].name), run.console
     started = time.perf_counter()
     run.model.activation_checkpointing_disable()
-    counts = enter_stage(run.model, section)
-    data = build_stage_data(run.recipe, index, run.processor, run.clips, run.cache, world_size=run.state.num_processes)
+    data = build_stage_data(
+        run.recipe,
+        index,
+        run.processor,
+        run.clips,
+        run.cache,
+        world_size=run.state.num_processes,
+        continuations=_continuations(run, index, folder) if section.answers == "continued" else None,
+    )
+    counts = enter_stage(run.model, section, num_classes=len(data.classes), seed=run.recipe.seed + index)
     _announce(section, data, describe(counts), console)
     checkpoint = run.folder.last_checkpoint(section.name)
     _check_plan(run, section, data, folder, resumed=checkpoint is not None)
@@ -209,10 +226,23 @@ def _train_stage(run: _Run, index: int) -> None:
         seed=run.recipe.seed + index,
     )
     first_step = _steps_before(run, index)
-    log = StageLog(
-        section.name, first_step, MetricsFile(run.folder.metrics_file), console, every_steps=section.log_every_steps
+    breakdown = LossBreakdown(
+        sorted({example.record.task for example in data.examples}),
+        sorted({example.source for example in data.examples}),
+        list(section.objective_weights()),
     )
-    callbacks: list = [log]
+    columns = [*breakdown.columns, *(f"grad_norm/{count.part}" for count in counts if count.num_trainable)]
+    log = StageLog(
+        section.name,
+        first_step,
+        MetricsFile(run.folder.metrics_file, columns),
+        console,
+        every_steps=section.log_every_steps,
+    )
+    held_out = None
+    if data.held_out is not None:
+        held_out = HeldOutLoss(section, data.held_out, run.folder.metrics_file)
+    callbacks: list = [log] if held_out is None else [held_out, log]
     if "tensorboard" in run.recipe.output.log_to and has_tensorboard():
         callbacks.append(TensorBoardLog(run.folder.path / "tensorboard", first_step))
     trainer = LalmTrainer(
@@ -222,39 +252,81 @@ def _train_stage(run: _Run, index: int) -> None:
         train_dataset=NamedBatches(data, run.clips),
         keep_checkpoints=run.recipe.output.keep_checkpoints,
         callbacks=callbacks,
+        breakdown=breakdown,
     )
     check_distribution(trainer, wants_deepspeed=run.recipe.deepspeed is not None)
     if checkpoint is not None:
         say(console, f"Going on at {checkpoint.name}")
     try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if not _was_over(held_out, checkpoint):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except RuntimeError as error:
+        if tells_of_a_lost_process(error, run.state.num_processes):
+            raise TrainingError(
+                f"stage '{section.name}': another process of the run is gone ({str(error).splitlines()[0]}). "
+                f"{_last_checkpoint(run, section)} Look at that process's output, then start the same command again."
+            ) from error
+        raise
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise CheckpointError(f"{run.folder.path}: {_full_disk(run, section)}") from error
+        raise
     finally:
         log.close()
     trainer.accelerator.free_memory()
+    run.state.wait_for_everyone()
     if run.state.is_main_process:
         _finish_stage(run, section, data, time.perf_counter() - started)
     run.state.wait_for_everyone()
+
+
+def _continuations(run: _Run, index: int, folder: Path) -> dict[str, str]:
+    """The targets of a stage of continued answers; the first process makes them, the others wait."""
+    path = folder / CONTINUATIONS
+    if run.state.is_main_process:
+        write_continuations(
+            run.recipe, index, run.model, run.processor, path, report=lambda line: say(run.console, line)
+        )
+    run.state.wait_for_everyone()
+    return read_continuations(path)
+
+
+def _was_over(held_out: HeldOutLoss | None, checkpoint: Path | None) -> bool:
+    """Whether the checkpoint is the last of a stage that its held-out loss had ended."""
+    if held_out is None or checkpoint is None:
+        return False
+    held_out.recall(int(checkpoint.name.rpartition("-")[2]))
+    return held_out.is_over
+
+
+def _full_disk(run: _Run, section: StageSection) -> str:
+    return f"the disk is full. {_last_checkpoint(run, section)} Make room and start the same command again."
+
+
+def _last_checkpoint(run: _Run, section: StageSection) -> str:
+    last = run.folder.last_checkpoint(section.name)
+    return f"The last whole checkpoint is {last}." if last else "The stage has no checkpoint yet."
 
 
 def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: float) -> None:
     rows = [row for row in read_metrics(run.folder.metrics_file) if row["stage"] == section.name]
     last = [row["loss"] for row in rows[-MEAN_OF_LAST:]]
     checkpoint = run.folder.last_checkpoint(section.name)
-    weights = run.folder.stage_weights(section.name)
-    temporary = weights.with_name(f".{TRAINED}.tmp")
-    shutil.copyfile(checkpoint / TRAINED, temporary)
-    os.replace(temporary, weights)
+    split_heads(checkpoint / TRAINED, run.folder.stage(section.name), data.classes)
     loss = sum(last) / len(last)
+    num_steps = int(rows[-1]["step"])
     run.folder.mark_done(
         section.name,
         {
             "stage": section.name,
-            "steps": data.plan.num_steps,
+            "steps": num_steps,
+            "planned_steps": data.plan.num_steps,
             "records": len(data.examples),
-            "draws": len(data.plan.order),
+            "draws": num_steps * data.plan.batch_records,
             "dropped": len(data.dropped),
             "truncated": data.num_truncated,
             "loss": loss,
+            "held_out_loss": next((row["held_out_loss"] for row in reversed(rows) if row["held_out_loss"]), None),
             "training_seconds": sum(row["seconds"] for row in rows),
             "wall_seconds": seconds,
         },
@@ -262,8 +334,7 @@ def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: fl
     plot_loss(run.folder.metrics_file, run.folder.loss_image)
     say(
         run.console,
-        f"Stage {section.name}: {data.plan.num_steps} steps in {seconds:.0f} s, loss {loss:.4f} "
-        f"(mean of the last {len(last)})",
+        f"Stage {section.name}: {num_steps} steps in {seconds:.0f} s, loss {loss:.4f} (mean of the last {len(last)})",
     )
 
 
@@ -293,6 +364,12 @@ def _check_plan(run: _Run, section: StageSection, data: StageData, folder: Path,
     if resumed and path.is_file():
         before = folders.read_json(path)
         if before["processes"] != plan["processes"]:
+            if run.recipe.deepspeed is not None:
+                raise TrainingError(
+                    f"stage '{section.name}': its checkpoint was written by {before['processes']} processes, each with "
+                    f"its own share of the optimizer; {plan['processes']} cannot read it. Start "
+                    f"{before['processes']} again, or start over with --no-resume."
+                )
             say(
                 run.console,
                 f"Note: was trained on {before['processes']} process(es), goes on with {plan['processes']}: the same "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
@@ -22,14 +23,15 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from lalm.errors import CheckpointError, TrainingError
 from lalm.recipe.schema import Recipe, StageSection
 from lalm.training import checkpoints
+from lalm.training.breakdown import LossBreakdown
 from lalm.training.deepspeed import deepspeed_settings, load_engine, whole_parameters
 from lalm.training.distributed import uses_cpu
+from lalm.training.items import count_items
 from lalm.training.schedule import share_of_peak
 from lalm.training.stages import check_names, load_trained_tensors, parameter_groups, trained_tensors
 
-NOT_FOR_THE_MODEL = ("record_ids", "audio_seconds")
+NOT_FOR_THE_MODEL = ("record_ids", "tasks", "sources", "owners", "audio_seconds")
 """What an item says of itself; everything else in it is an argument of the model's forward."""
-IGNORED = -100
 BAD_BATCH = "bad_batch.json"
 
 
@@ -93,6 +95,7 @@ class LalmTrainer(Trainer):
         keep_checkpoints: how many checkpoints stay.
         train_dataset: micro-batches in order of step, accumulation, process: dicts of forward's arguments, with
             `record_ids` (list of str) and `audio_seconds` (float) beside them.
+        breakdown: collects the loss by task, source and objective.
     """
 
     def __init__(
@@ -104,7 +107,10 @@ class LalmTrainer(Trainer):
         train_dataset: Dataset,
         keep_checkpoints: int,
         callbacks: list | None = None,
+        breakdown: LossBreakdown | None = None,
     ):
+        self.breakdown = breakdown
+        self._part_norms: dict[str, float] = {}
         self.stage, self.keep_checkpoints = stage, keep_checkpoints
         self._writes_to: Path | None = None
         self._step_ids: list[str] = []
@@ -130,15 +136,17 @@ class LalmTrainer(Trainer):
             generator=torch.Generator(),
         )
 
-    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor:
-        """Supervised tokens of the whole optimizer step, over accumulation and processes: what the loss is divided by.
+    def _get_num_items_in_batch(self, batch_samples: list, device: torch.device) -> Tensor | dict[str, Tensor]:
+        """What the loss is divided by: items of the whole optimizer step, over accumulation and processes.
 
-        Label i is predicted at i - 1, so the first of a row is never counted.
+        One number where language_model is the only objective, else a number for each.
         """
+        objectives = list(self.stage.objective_weights())
+        counts = [count_items(batch) for batch in batch_samples]
         self._step_ids = [name for batch in batch_samples for name in batch.get("record_ids", ())]
         totals = torch.tensor(
             [
-                sum(_num_items(batch) for batch in batch_samples),
+                *(sum(count.get(name, 0.0) for count in counts) for name in objectives),
                 len(self._step_ids),
                 sum(float(batch.get("audio_seconds", 0.0)) for batch in batch_samples),
                 sum(batch["input_ids"].numel() for batch in batch_samples if "input_ids" in batch),
@@ -147,8 +155,10 @@ class LalmTrainer(Trainer):
             device=device,
         )
         totals = self.accelerator.reduce(totals, reduction="sum")
-        self._step_counts = dict(zip(("records", "audio_seconds", "positions"), totals[1:].tolist(), strict=True))
-        return totals[0]
+        items, rest = totals[: len(objectives)], totals[len(objectives) :]
+        self._step_counts = dict(zip(("records", "audio_seconds", "positions"), rest.tolist(), strict=True))
+        items = torch.where(items > 0, items, torch.ones_like(items))  # a sum over nothing is 0, whatever divides it
+        return items[0] if objectives == ["language_model"] else dict(zip(objectives, items, strict=True))
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Not counted: the Trainer's estimate walks over all parameters in every micro-batch."""
@@ -156,21 +166,27 @@ class LalmTrainer(Trainer):
 
     # Loss.
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any):
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """The model's loss, which must be a number.
 
         Raises:
             TrainingError: if it is not; the records of the step are listed in a file.
         """
         inputs = dict(inputs)
-        names = inputs.get("record_ids", [])
-        for key in NOT_FOR_THE_MODEL:
-            inputs.pop(key, None)
-        result = super().compute_loss(model, inputs, *args, **kwargs)
-        loss = result[0] if isinstance(result, tuple) else result
+        about = {key: inputs.pop(key) for key in NOT_FOR_THE_MODEL if key in inputs}
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(loss):
-            self._stop_at_bad_batch("loss", loss.item(), names)
-        return result
+            self._stop_at_bad_batch("loss", loss.item(), about.get("record_ids", []))
+        if self.breakdown is not None and model.training:
+            self.breakdown.add(about, inputs.get("labels"), outputs)
+        return (loss, outputs) if return_outputs else loss
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        if not self.is_deepspeed_enabled:
+            self._part_norms = gradient_norms(checkpoints.unwrap(model))
+        return super()._clip_grad_norm(model)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
@@ -216,6 +232,9 @@ class LalmTrainer(Trainer):
                 if peak is not None:
                     logs[f"lr_{part}"] = peak * share
             logs.update(self._step_counts)
+            logs.update(self._part_norms)
+            if self.breakdown is not None:
+                logs.update(self.breakdown.read(self.accelerator))
         self.control = self.callback_handler.on_log(self.args, self.state, self.control, logs)
 
     # Checkpoints: trained parts only, complete or absent.
@@ -240,12 +259,13 @@ class LalmTrainer(Trainer):
                 shutil.rmtree(self._writes_to, ignore_errors=True)
                 checkpoints.keep_last(folder, self.keep_checkpoints)
             self.accelerator.wait_for_everyone()
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             last = checkpoints.find_checkpoints(folder)
             kept = f"The last whole one is {last[-1]}." if last else "There is no earlier one."
+            reason = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"{folder / name}: the checkpoint cannot be written ({error.strerror or error}). {kept} Make room and "
-                "start the same command again."
+                f"{folder / name}: the checkpoint cannot be written ({reason}). {kept} Make room and start the same "
+                "command again."
             ) from error
         finally:
             self._writes_to = None
@@ -311,11 +331,14 @@ def check_distribution(trainer: Trainer, *, wants_deepspeed: bool) -> None:
         raise TrainingError(f"{announced} processes were launched, but the trainer sees {trainer.args.world_size}.")
 
 
-def _num_items(batch: Mapping[str, Any]) -> int:
-    """What the loss of a micro-batch is summed over: supervised tokens, or the clips of the contrastive objective."""
-    if "targets" in batch:
-        return len(batch["targets"])
-    return int((batch["labels"][:, 1:] != IGNORED).sum())
+def gradient_norms(model: nn.Module) -> dict[str, float]:
+    """`grad_norm/PART` of every part that trains, before clipping."""
+    norms = {}
+    for part, parameters in model.parts().items():
+        gradients = [parameter.grad for _, parameter in parameters if parameter.grad is not None]
+        if gradients:
+            norms[f"grad_norm/{part}"] = float(torch.nn.utils.get_total_norm(gradients))
+    return norms
 
 
 def _only_item(items: list) -> Any:

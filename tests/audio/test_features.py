@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from lalm.audio.features import FrontEnd, KaldiFrontEnd, WhisperFrontEnd, kaldi_filterbank, whisper_log_mel
+from lalm.audio.features import FrontEnd, KaldiFrontEnd, WhisperFrontEnd
+from lalm.audio.spectra import kaldi_filterbank, whisper_log_mel
 
 
 def wave(num_samples: int) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import nn
 
 from lalm.audio.features import KaldiFrontEnd, WhisperFrontEnd
 from lalm.audio.lengths import (
+    AtMost,
     Chain,
     Chunks,
     Constant,
@@ -72,6 +73,10 @@ def test_parallel_takes_the_longest_or_the_sum():
     rules = (Conv(kernel=2, stride=2), Constant(outputs=5))
     assert [Parallel(rules=rules).count(n) for n in (4, 20)] == [5, 10]
     assert [Parallel(rules=rules, join="sum").count(n) for n in (4, 20)] == [7, 15]
+
+
+def test_at_most_is_a_limit():
+    assert [AtMost(limit=3).count(length) for length in (0, 2, 3, 4)] == [0, 2, 3, 3]
 
 
 @given(st.integers(0, 10_000), st.integers(1, 700))

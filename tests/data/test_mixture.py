@@ -121,3 +121,43 @@ def test_refusals():
         plan(world_size=32)
     with pytest.raises(DataError, match="multiple of 5"):
         plan_stage([50] * 16, ["a"] * 16, {}, batch_records=16, micro_batch_tokens=60, steps=1, seed=0, world_size=5)
+
+
+def test_a_budget_of_records_is_rounded_up_to_steps():
+    assert plan(epochs=None, records=40).num_steps == 3
+    assert plan(epochs=None, records=48).num_steps == 3
+    assert plan(epochs=None, records=1).num_steps == 1
+
+
+@pytest.mark.parametrize("wanted", [0.5, 300.0, 1234.5])
+def test_a_budget_of_audio_takes_the_fewest_steps_that_hold_it(wanted):
+    seconds = [0.5 + 0.25 * (number % 40) for number in range(96)]
+    result = plan(epochs=None, audio_seconds=wanted, seconds=seconds)
+    per_step = [sum(seconds[i] for i in result.step_records(step)) for step in range(result.num_steps)]
+    assert sum(per_step) >= wanted
+    assert sum(per_step[:-1]) < wanted
+
+
+def test_a_budget_of_audio_without_audio_is_refused():
+    with pytest.raises(DataError, match="audio_hours: no record of the stage has audio"):
+        plan(epochs=None, audio_seconds=5.0, seconds=[0.0] * 96)
+
+
+def test_exactly_one_budget():
+    with pytest.raises(ValueError, match="exactly one of steps, epochs, records and audio_seconds"):
+        plan(records=3)
+
+
+@pytest.mark.parametrize(("temperature", "weights"), [(1.0, (1, 1)), (2.0, (1, 1)), (5.0, (1, 4)), (0.5, (1, 2))])
+def test_temperature_raises_shares_to_its_inverse(temperature, weights):
+    result = plan(epochs=50, temperature=temperature, weights=dict(zip("ab", weights, strict=True)))
+    drawn = np.array([sum(SOURCES[i] == name for i in result.order) for name in "ab"], dtype=float)
+    powers = np.array([60 * weights[0], 36 * weights[1]]) ** (1 / temperature)
+    np.testing.assert_allclose(drawn / drawn.sum(), powers / powers.sum(), atol=0.005)
+
+
+def test_a_source_above_weight_1_is_repeated_in_an_epoch():
+    result = plan(epochs=1, weights={"a": 1.0, "b": 3.0}, batch_records=12)
+    counts = np.bincount(result.order, minlength=96)
+    assert set(counts[:60]) == {1}
+    assert set(counts[60:]) == {3}

@@ -30,6 +30,8 @@ class Encoded:
 class FakeProcessor:
     """One token a character; a clip occupies one position for each started 0.1 s."""
 
+    reads_question = False
+
     sampling_rate = RATE
     audio_token_id = AUDIO_ID
     tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=END_ID)

@@ -3,7 +3,10 @@
 The expected numbers are recomputed so: build `BEATs(BEATsConfig(CFG))` of the published code (MIT licence, a stub in
 place of torchaudio), give every parameter `formula(name, shape)` under its official name (the shared position bias
 under layer 0), let `preprocess` return `FILTERBANK`, call `extract_features` in eval mode with `padding_mask` None and
-with `MASK`, and print `states[0, ::31, ::17]` and `states[1, 60, ::9]`.
+with `MASK`, and print `states[0, ::31, ::17]` and `states[1, 60, ::9]`. For whole batches the stub's `fbank` is
+`kaldi_filterbank` of the samples divided by 2^15: pad `wave(n)` of `BATCH` with zeros to 24000 samples, mask what is
+behind each, and print how many patches the returned mask keeps and `states[i, (3, kept - 1), ::9]`. For the label head,
+add `finetuned_model=True, predictor_class=5` to `CFG` and print the probabilities of `wave(16000)` alone.
 """
 
 from __future__ import annotations
@@ -86,12 +89,76 @@ def test_masked_states_equal_the_published_code(network):
     np.testing.assert_allclose(states[1, 60, ::9].numpy(), MASKED, atol=1e-4)
 
 
-def official_checkpoint(network: BeatsNetwork, path) -> None:
+BATCH = {24000: 72, 16000: 50, 12345: 39, 9000: 28}
+"""Samples of each clip in a batch -> patches that the published code keeps."""
+BORDERS = {
+    16000: [
+        [-0.28764, 0.36536, -0.16468, -0.49471, 0.94807, 2.23187],
+        [-0.65521, 0.7023, 0.69021, -0.53752, 0.44449, 1.40793],
+    ],
+    12345: [
+        [-0.56973, 1.28076, 1.31907, -0.48076, 0.05265, 0.78565],
+        [-0.5576, 0.7147, 0.69376, -0.51012, 0.44212, 1.56257],
+    ],
+}
+PROBABILITIES = [0.22564, 0.22025, 0.19998, 0.1854, 0.19438]
+
+
+def wave(num_samples: int) -> np.ndarray:
+    return np.random.default_rng(num_samples).normal(0, 0.1, num_samples).astype(np.float32)
+
+
+def features_of(encoder: BeatsEncoder, lengths) -> tuple[torch.Tensor, torch.Tensor]:
+    chunks = [encoder.front_end.extract(wave(length)) for length in lengths]
+    features = torch.full((len(chunks), 128, max(chunk.features.shape[1] for chunk in chunks)), 7.0)
+    for row, chunk in zip(features, chunks, strict=True):
+        row[:, : chunk.features.shape[1]] = torch.from_numpy(chunk.features)
+    return features, torch.tensor([chunk.num_frames for chunk in chunks])
+
+
+@pytest.mark.parity
+@torch.no_grad()
+def test_full_padding_equals_the_published_code_in_a_batch(network):
+    encoder = BeatsEncoder(
+        BeatsSection(base="random", padding="full", chunk_seconds=1.5), BeatsSizes.from_cfg(CFG)
+    ).eval()
+    encoder.model.load_state_dict(network.state_dict())
+    output = encoder(*features_of(encoder, BATCH))
+    assert output.num_steps.tolist() == [*BATCH.values()]
+    assert [encoder.length_rule.count(length) for length in BATCH] == [*BATCH.values()]
+    for clip, length in enumerate(BATCH):
+        if length in BORDERS:
+            found = output.states[clip, [3, BATCH[length] - 1], ::9]
+            np.testing.assert_allclose(found.numpy(), BORDERS[length], atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_published_batch_lets_the_silence_in_and_the_clip_alone_does_not(network):
+    full = BeatsEncoder(BeatsSection(base="random", padding="full", chunk_seconds=1.5), BeatsSizes.from_cfg(CFG)).eval()
+    real = BeatsEncoder(BeatsSection(base="random", chunk_seconds=1.5), BeatsSizes.from_cfg(CFG)).eval()
+    states = []
+    for encoder in (full, real):
+        encoder.model.load_state_dict(network.state_dict())
+        states.append(encoder(*features_of(encoder, [12345])).states[0])
+    assert [len(clip) for clip in states] == [39, 32]
+    assert (states[0][:32] - states[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(("seconds", "length", "kept"), [(2.0, 23456, 73), (2.0, 32000, 96), (30.0, 480000, 1496)])
+def test_patches_that_the_published_code_keeps(seconds, length, kept):
+    encoder = build_encoder(BeatsSection(base="random", padding="full", chunk_seconds=seconds))
+    assert encoder.length_rule.count(length) == kept
+
+
+def official_checkpoint(network: BeatsNetwork, path, **more) -> None:
     state = {official_name(name): value for name, value in network.state_dict().items()}
     bias = state["encoder.layers.0.self_attn.relative_attention_bias.weight"]
     for layer in range(1, CFG["encoder_layers"]):
         state[f"encoder.layers.{layer}.self_attn.relative_attention_bias.weight"] = bias.clone()
-    torch.save({"cfg": {**CFG, "dropout": 0.1, "predictor_dropout": 0.0}, "model": state}, path)
+    cfg = {**CFG, "dropout": 0.1, "predictor_dropout": 0.0}
+    if network.predictor is not None:
+        cfg |= {"finetuned_model": True, "predictor_class": network.predictor.out_features}
+    torch.save({"cfg": cfg, "model": state, **more}, path)
 
 
 def test_an_official_checkpoint_and_its_saved_form_give_the_same_states(network, tmp_path):
@@ -103,6 +170,43 @@ def test_an_official_checkpoint_and_its_saved_form_give_the_same_states(network,
     features, frames = torch.randn(1, 128, 100), torch.tensor([100])
     assert torch.equal(encoder(features, frames).states, again(features, frames).states)
     assert encoder(features, frames).num_steps.tolist() == [48]
+
+
+@pytest.fixture
+def tagger() -> BeatsNetwork:
+    network = BeatsNetwork(BeatsSizes.from_cfg({**CFG, "finetuned_model": True, "predictor_class": 5})).eval()
+    for name, value in network.state_dict().items():
+        value.copy_(formula(official_name(name), value.shape))
+    return network
+
+
+LABELS = {0: "/m/09x0r", 2: "/m/0dgw9r", 1: "/m/05zppz", 3: "/m/02zsn", 4: "/m/0ytgt"}
+
+
+@pytest.mark.parity
+def test_the_label_head_of_a_fine_tuned_checkpoint(tagger, tmp_path):
+    official_checkpoint(tagger, tmp_path / "tagger.pt", label_dict=LABELS)
+    encoder = load_encoder(BeatsSection(base=str(tmp_path / "tagger.pt")))
+    assert encoder.labels == tuple(LABELS[index] for index in range(5))
+    found = encoder.classify(*features_of(encoder, [9000, 16000, 2000]))
+    np.testing.assert_allclose(found[1].numpy(), PROBABILITIES, atol=1e-4)
+    assert not found[2].any(), "a piece too short for a patch"
+    save_beats(encoder, tmp_path / "saved")
+    again = load_encoder(BeatsSection(base=str(tmp_path / "saved")))
+    rebuilt = build_encoder(BeatsSection(base="nowhere"), encoder.config_dict())
+    assert again.labels == rebuilt.labels == encoder.labels
+    assert torch.equal(again.classify(*features_of(again, [16000]))[0], found[1])
+
+
+def test_labels_that_do_not_fit_the_head_are_refused(network, tagger, tmp_path):
+    official_checkpoint(tagger, tmp_path / "tagger.pt", label_dict={0: "/m/09x0r"})
+    with pytest.raises(ModelError, match="label_dict names 1 classes, the head has 5"):
+        load_encoder(BeatsSection(base=str(tmp_path / "tagger.pt")))
+    official_checkpoint(network, tmp_path / "plain.pt")
+    plain = load_encoder(BeatsSection(base=str(tmp_path / "plain.pt")))
+    assert plain.labels == ()
+    with pytest.raises(ModelError, match="not fine-tuned, it has no label head"):
+        plain.classify(*features_of(plain, [16000]))
 
 
 def test_position_biases_that_differ_are_refused(network, tmp_path):

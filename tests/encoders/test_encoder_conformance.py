@@ -35,6 +35,7 @@ TINY_BEATS = {
     },
     "chunk_seconds": 1.5,
 }
+TINY_POOLED = {"random_sizes": {"max_source_positions": 75}}
 SMALL = {
     "whisper": [
         {**TINY_WHISPER, "padding": "full"},
@@ -49,6 +50,38 @@ SMALL = {
         {**TINY_BEATS, "layers": "weighted"},
         {**TINY_BEATS, "layers": (1,)},
     ],
+    "clap": [{}, {"pooling": "mean", "fill": "silence"}],
+    "ast": [
+        {"random_sizes": {"max_length": 150}},
+        {"random_sizes": {"max_length": 150}, "padding": "real", "frequency": "keep", "layers": "weighted"},
+        {"random_sizes": {"max_length": 150}, "layers": (0, 1)},
+    ],
+    "wav2vec2": [
+        {"chunk_seconds": 1.5, "random_sizes": {"feat_extract_norm": "group"}},
+        {"chunk_seconds": 1.5, "random_sizes": {"feat_extract_norm": "layer", "do_stable_layer_norm": True}},
+    ],
+    "hubert": [{"chunk_seconds": 1.5, "layers": "weighted"}],
+    "wavlm": [{"chunk_seconds": 1.5}, {"chunk_seconds": 1.5, "layers": (0, 1), "normalised": False}],
+    "mert": [{"chunk_seconds": 1.5, "layers": (0, 1)}],
+    "w2v_bert": [{"chunk_seconds": 1.5}, {"chunk_seconds": 1.5, "layers": "weighted"}],
+    "encodec": [
+        {"chunk_seconds": 1.5},
+        {
+            "random_sizes": {
+                "audio_channels": 2,
+                "normalize": True,
+                "chunk_length_s": 1.5,
+                "overlap": 0.01,
+                "norm_type": "time_group_norm",
+                "use_causal_conv": False,
+                "sampling_rate": 48000,
+            }
+        },
+    ],
+    "dac": [{"chunk_seconds": 1.5}, {"chunk_seconds": 1.5, "random_sizes": {"downsampling_ratios": (2, 4, 8, 8)}}],
+    "mimi": [{"chunk_seconds": 1.5}],
+    "qwen2_audio": [TINY_POOLED, {**TINY_POOLED, "layers": "weighted"}],
+    "audio_flamingo3": [TINY_POOLED, {**TINY_POOLED, "layers": (0, 1)}],
 }
 CASES = [
     pytest.param(name, options, id=f"{name}-{i}") for name, cases in SMALL.items() for i, options in enumerate(cases)

@@ -109,6 +109,14 @@ def test_yardsticks_that_are_not_asked_for_cost_nothing(world):
     assert "silent" not in result.predictions[0]
 
 
+def test_a_sample_is_asked_again_deaf(world):
+    result = evaluate(three(), max_deaf_records_per_task=2, yardsticks=("silent", "swapped"))
+    assert world["requests"] == 3 + 2 + 2
+    figures = result.metrics["tasks"]["sound_name"]
+    assert (figures["n"], figures["silent_n"], figures["swapped_n"]) == (3, 2, 2)
+    assert [row["silent"] is None for row in result.predictions].count(True) == 1
+
+
 def test_unknown_yardstick_is_refused(world):
     with pytest.raises(ValueError, match=r"unknown yardsticks \['louder'\]. Accepted: silent, swapped"):
         evaluate(three(), yardsticks=("louder",))
@@ -140,14 +148,14 @@ def test_budgets_leave_room_for_answers_like_those_of_training(world):
     answer = Answering(
         None, FakeProcessor(), bank, GenerationSection(max_new_tokens=20), 4, {"a": 12, "b": 32, "c": 40}
     )
-    answer(records, "reply", [None] * len(records), lambda finished: None)
+    answer(records, "reply", [None] * len(records), lambda finished: None, range(len(records)))
     assert world["budgets"] == [12, 20, 20]
 
 
 def test_progress_reaches_the_total(world):
     bank, finished = ClipStates(None, FakeProcessor(), FakeClips()), []
     answer = Answering(None, FakeProcessor(), bank, GenerationSection(), 4, {"sound_name": 12})
-    replies = answer(three(), "swapped", [1, None, 0], finished.append)
+    replies = answer(three(), "swapped", [1, None, 0], finished.append, range(3))
     assert replies == ["cat", None, "dog"]
     assert sum(finished) == 3
 

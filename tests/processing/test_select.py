@@ -19,6 +19,7 @@ from lalm.processing.select import choose_template
         (["<start_of_turn>", "<end_of_turn>"], "gemma"),
         (["<|user|>", "<|assistant|>", "<|end|>"], "phi"),
         (["[INST]", "[/INST]"], "mistral"),
+        (["<extra_id_0>", "<extra_id_99>"], "flan"),
         ([], "plain"),
     ],
 )
@@ -30,7 +31,13 @@ def test_by_special_tokens(tokens, name):
 
 @pytest.mark.parametrize(
     ("own", "name"),
-    [("{{ '[INST] <<SYS>>' }}", "llama2"), ("{{ 'USER: x ASSISTANT:' }}", "vicuna"), ("{{ '[INST] ' }}", "mistral")],
+    [
+        ("{{ '[INST] <<SYS>>' }}", "llama2"),
+        ("{{ 'USER: x ASSISTANT:' }}", "vicuna"),
+        ("{{ '[INST] ' }}", "mistral"),
+        ("{{ '<|user|>\\n' + message['content'] + eos_token }}{{ '<|assistant|>\\n' }}", "zephyr"),
+        ("{{ '<|user|>\\n' + message['content'] + '\\n' }}{{ '<|assistant|>\\n' }}", "falcon"),
+    ],
 )
 def test_by_the_words_of_the_tokenizers_own_template(own, name):
     tokenizer = deepcopy(llama_sentencepiece())

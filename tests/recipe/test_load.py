@@ -122,7 +122,10 @@ def test_contradictions_between_sections_are_one_line_each(write):
 
 
 def test_a_stage_needs_one_budget(write):
-    assert "stages[0]: give exactly one of 'steps' and 'epochs'." in problems(write(MINIMAL), "stages.0.epochs=2")[0]
+    assert (
+        "stages[0]: give exactly one of steps, epochs, records, audio_hours, got steps, epochs."
+        in problems(write(MINIMAL), "stages.0.epochs=2")[0]
+    )
 
 
 @pytest.mark.parametrize("path", ["stages[0].steps", "stages.0.steps", "stages.align.steps"])

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lalm.errors import MissingPackageError
-from lalm.training.deepspeed import deepspeed_settings, merged
+from lalm.errors import CheckpointError, MissingPackageError
+from lalm.training.deepspeed import deepspeed_settings, load_engine, merged
 
 
 def test_nothing_without_a_block():
@@ -35,3 +35,13 @@ def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingPackageError, match="pip install 'lalm\\[distributed\\]'"):
         deepspeed_settings(SimpleNamespace(deepspeed={}))
+
+
+def test_a_checkpoint_that_the_engine_cannot_read_is_refused():
+    def broken(path, load_module_strict):
+        raise AssertionError("expected 2 shards, found 1")
+
+    with pytest.raises(CheckpointError, match=r"ck: DeepSpeed cannot restore it \(expected 2 shards, found 1\)"):
+        load_engine(SimpleNamespace(load_checkpoint=broken), "ck")
+    with pytest.raises(CheckpointError, match="ck: holds no DeepSpeed state"):
+        load_engine(SimpleNamespace(load_checkpoint=lambda path, load_module_strict: (None, {})), "ck")

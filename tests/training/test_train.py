@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import lalm.training.train as train
-from lalm.errors import CheckpointError, DataError, RecipeError, TrainingError
+from lalm.errors import CheckpointError, DataError, ModelError, RecipeError, TrainingError
 from lalm.training.metrics import read_metrics
 from lalm.training.trainer import LalmTrainer
 
@@ -224,3 +225,30 @@ def test_a_dry_run_trains_nothing(make_recipe, built, capsys):
     assert "Nothing was trained." in shown
     assert built == []
     assert not recipe.run_folder().exists()
+
+
+def test_another_number_of_processes_goes_on_with_a_note_and_under_zero_is_refused(make_recipe, kill_at, capsys):
+    """The checkpoint is made to look like one of two processes."""
+    recipe = make_recipe()
+    kill_at(5)
+    with pytest.raises(Killed):
+        train.run_recipe(recipe)
+    kill_at(None)
+    path = recipe.run_folder() / "stages" / "align" / "plan.json"
+    plan = json.loads(path.read_text())
+    path.write_text(json.dumps({**plan, "processes": 2, "digest": "another"}))
+    state = SimpleNamespace(num_processes=1, is_main_process=False)
+    run = SimpleNamespace(recipe=recipe.model_copy(update={"deepspeed": {}}), state=state)
+    data = SimpleNamespace(plan=SimpleNamespace(digest="mine", num_steps=6))
+    with pytest.raises(TrainingError, match=r"stage 'align': .* written by 2 processes.*; 1 cannot read it"):
+        train._check_plan(run, recipe.stages[0], data, path.parent, resumed=True)
+    train.run_recipe(recipe, until="align")
+    assert "Note: was trained on 2 process(es), goes on with 1" in capsys.readouterr().out
+
+
+def test_float16_on_a_cpu_is_refused(make_recipe):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    language_model = {**make_recipe().model_dump(mode="json")["language_model"], "dtype": "float16"}
+    with pytest.raises(ModelError, match=r"float16 needs a GPU\. Use 'auto', 'bfloat16' or 'float32'"):
+        train.run_recipe(make_recipe(language_model=language_model))

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 from lalm.errors import CheckpointError, TrainingError
@@ -128,12 +129,17 @@ def test_a_checkpoint_holds_trained_parts_and_no_pickle(tmp_path, tiny_model, ti
     }
 
 
-def test_a_half_written_checkpoint_is_never_picked_up(tmp_path, tiny_model, tiny_batches, make_stage, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left on device")]
+)
+def test_a_half_written_checkpoint_is_never_picked_up(
+    tmp_path, tiny_model, tiny_batches, make_stage, monkeypatch, error
+):
     run, _ = trainer(tmp_path, tiny_model, make_stage(), tiny_batches(12, 1))
 
     def full_disk(folder, rank):
         if run.state.global_step == 8:
-            raise OSError(28, "No space left on device")
+            raise error
 
     monkeypatch.setattr("lalm.training.checkpoints.save_random_state", full_disk)
     with pytest.raises(CheckpointError, match=r"checkpoint-8.*No space left.*checkpoint-4"):

@@ -1,0 +1,1 @@
+"""What `lalm bench` runs: one invented workload through our training path, and through what one would use instead."""

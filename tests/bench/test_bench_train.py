@@ -1,0 +1,142 @@
+"""Figures of `lalm bench train` from invented pieces, and a whole run of it on tiny shapes."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from lalm import cli
+from lalm.bench.growth import fit_line, growth_rows
+from lalm.bench.ours import OurRun
+from lalm.bench.sizes import TINY, Switches
+from lalm.bench.train import TrainOptions, add_shares, summarize, switch_cases
+from lalm.bench.workload import Workload
+from lalm.errors import RecipeError
+
+RUN = OurRun(TINY, Workload(num_clips=2, questions_per_clip=2), batch_records=2, epochs=2)
+PREPARED = {
+    "kind": "prepare",
+    "seconds": 2.0,
+    "parts": {"decode": 0.25, "encoder": 1.0},
+    "work": {"encoder_calls": 1},
+    "num_records": 4,
+    "useful_tokens": 100,
+    "supervised_tokens": 40,
+    "audio_seconds": 30.0,
+    "encoder_flops": 500.0,
+    "flops": {
+        "projector": {"forward": 10.0, "backward": 20.0},
+        "decoder": {"forward": 100.0, "backward": 110.0},
+        "head": {"forward": 30.0, "backward": 30.0},
+    },
+    "dtype": "float32",
+}
+
+
+def step(seconds: float, loss: float) -> dict:
+    parts = {"lm_forward": seconds / 2, "lm_backward": seconds / 4, "loss": 0.0}
+    return {
+        "kind": "step",
+        "seconds": seconds,
+        "records": 2,
+        "loss": loss,
+        "parts": parts,
+        "work": {"decoder_positions": 60},
+    }
+
+
+def summary() -> dict:
+    return summarize(RUN, [PREPARED, step(1.0, 6.0), step(1.0, 5.0), step(0.5, 4.0), step(1.5, 3.0)])
+
+
+def test_figures_of_a_run():
+    figures = summary()
+    cold, warm = figures["cold"], figures["warm"]
+    assert (cold["seconds"], warm["seconds"]) == (4.0, 2.0)
+    assert (cold["samples_per_second"], warm["samples_per_second"]) == (1.0, 2.0)
+    assert (cold["useful_tokens_per_second"], warm["useful_tokens_per_second"]) == (25.0, 50.0)
+    assert (cold["audio_seconds_per_second"], warm["audio_seconds_per_second"]) == (7.5, 15.0)
+    # 300 operations of projector, decoder and head in an epoch, and those of the encoder in the first.
+    assert (cold["useful_flops_per_second"], warm["useful_flops_per_second"]) == (800 / 4, 300 / 2)
+    assert cold["parts"]["encoder"] == 1.0
+    assert warm["parts"]["lm_forward"] == 1.0
+    assert warm["parts"]["other"] == 0.5
+    assert warm["work"] == {"decoder_positions": 120}
+    assert (cold["prepare_seconds"], warm["prepare_seconds"]) == (2.0, 0)
+    assert warm["median_step_seconds"] == 1.0
+    assert figures["losses"] == [6.0, 5.0, 4.0, 3.0]
+    assert figures["useful_tokens_per_record"] == 25.0
+
+
+def test_shares_are_of_the_type_that_weights_are_held_in():
+    figures = summary()
+    add_shares(figures, {"float32": 1000.0, "bfloat16": 5000.0})
+    assert figures["warm"]["share_of_peak"] == 0.15
+    assert figures["cold"]["share_of_peak"] == 0.2
+    assert figures["warm"]["parts_share_of_peak"] == {"lm_forward": 0.1, "lm_backward": 110 / 0.5 / 1000}
+
+
+def test_each_switch_is_measured_off_alone():
+    cases = switch_cases()
+    assert cases["all on"] == Switches()
+    assert sum(vars(cases["all off"]).values()) == 0
+    for name in vars(Switches()):
+        assert any(not getattr(switches, name) and sum(vars(switches).values()) == 3 for switches in cases.values())
+    assert len(cases) == 6
+
+
+def test_a_line_through_points_of_a_line():
+    rows = [{"useful_tokens_per_sample": x, "seconds_per_sample": 0.5 + 0.01 * x} for x in (10.0, 50.0, 200.0)]
+    line = fit_line(rows)
+    assert line == pytest.approx({"seconds_per_token": 0.01, "seconds_at_zero": 0.5, "r_squared": 1.0})
+    assert fit_line(rows[:2]) is None
+    case = {"answer_chars": 16, "useful_tokens_per_record": 25.0, "warm": {"samples_per_second": 2.0}}
+    assert growth_rows([case]) == [{"answer_chars": 16, "useful_tokens_per_sample": 25.0, "seconds_per_sample": 0.5}]
+
+
+@pytest.mark.parametrize("changes", [{"questions": 0}, {"num_clips": 0}, {"epochs": 1}])
+def test_refused(changes: dict):
+    with pytest.raises(RecipeError, match="--questions and --clips: give whole numbers from 1; --epochs: from 2"):
+        TrainOptions(TINY, **changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--seconds", "9-3"), "--seconds '9-3': give two lengths between 0.1 and 30"),
+        (("train", "--seconds", "long"), "--seconds 'long'"),
+        (("train", "--loader-records", "many"), "--loader-records 'many': give one or several whole numbers from 1"),
+        (("peers", "--questions", "0"), "--questions '0'"),
+        (("peers", "--peers", "nobody"), "--peers nobody: unknown"),
+        (("train", "--size", "huge"), "--size huge: unknown"),
+    ],
+)
+def test_the_command_refuses(monkeypatch, capsys, arguments: tuple[str, ...], message: str):
+    monkeypatch.setattr(sys, "argv", ["lalm", "bench", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_draws(monkeypatch, capsys, tmp_path: Path):
+    options = ["--size", "tiny", "--clips", "2", "--questions", "2", "--seconds", "0.3-1", "--no-switches"]
+    files = ["--no-growth", "--json", str(tmp_path / "out.json"), "--plots", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["lalm", "bench", "train", *options, *files])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert not caught.value.code
+    results = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+    (case,) = results["cases"]
+    assert case["case"] == "all on"
+    assert case["peak_memory_bytes"] > 2**20
+    assert all(math.isfinite(loss) for loss in case["losses"])
+    assert 0 < case["warm"]["share_of_peak"] < 1
+    assert set(results["matrix_flops_per_second"]) == {"float32", "bfloat16"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"bench-switches.png", "bench-parts.png"}
+    assert "all on" in capsys.readouterr().out
