@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from data_builders.llm_writer.checks import Reason
 from data_builders.llm_writer.client import Client
 from data_builders.llm_writer.endpoint import LlmRequest, NotYet, RequestRefused, Sampling
 from data_builders.llm_writer.facts import Facts, canonical_json
@@ -26,7 +27,8 @@ M = TypeVar("M", bound=BaseModel)
 class Row:
     """What a recipe gives: one conversation, to become a record.
 
-    `tail` makes its id differ from those of the recipe's other rows about the clip. `audio` where it is not the clip's.
+    `tail` makes its id differ from those of the recipe's other rows about the clip. `extra_audio` is heard after the
+    clip; its paths are relative to the records.
     """
 
     turns: tuple[Turn, ...]
@@ -34,7 +36,7 @@ class Row:
     task: str
     answer_type: AnswerType = "open"
     choices: tuple[str, ...] | None = None
-    audio: tuple[str, ...] | None = None
+    extra_audio: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
 
 
@@ -43,11 +45,15 @@ class Checked:
     """Of one reply: the rows that are good, and the reasons why others are not."""
 
     rows: list[Row]
-    reasons: list[str]
+    reasons: list[Reason] = field(default_factory=list)
 
 
 class Rejected(Exception):
-    """Nothing usable was written about a clip; the text says why."""
+    """Nothing usable was written about a clip."""
+
+    def __init__(self, *reasons: Reason):
+        super().__init__("; ".join(map(str, reasons)))
+        self.reasons = reasons
 
 
 @dataclass
@@ -61,18 +67,29 @@ class Asker:
     seed: int
     audio_folder: Path
     out_folder: Path
+    pairs: int | None = None
+    """How many questions to ask for, where a recipe leaves it open; None for the recipe's own number."""
     used: list[dict[str, Any]] = field(default_factory=list)
     """One entry an ask: prompt, request key, seed, tokens, whether the JSON was repaired."""
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
     """Why pieces of otherwise good replies were left out."""
 
     async def ask(
-        self, prompt: str, shape: type[M], check: Callable[[M], Checked], *, attempt: int = 0, **slots: Any
+        self,
+        prompt: str,
+        shape: type[M],
+        check: Callable[[M], Checked],
+        *,
+        attempt: int = 0,
+        most: int | None = None,
+        **slots: Any,
     ) -> list[Row]:
         """The good rows of a reply to a prompt. Where none is good it asks once more, saying what was wrong.
 
         Args:
             attempt: another number asks anew with another seed.
+            most: the longest list that the reply may hold.
+            slots: what the prompt shows beside the facts.
 
         Raises:
             Rejected: when the second reply has no good row either, or the server refuses the request.
@@ -80,9 +97,9 @@ class Asker:
         """
         loaded = load_prompt(prompt)
         messages = loaded.messages(facts=self.facts, **slots)
-        schema = json_schema(shape)
+        schema = json_schema(shape, most)
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{attempt}".encode()).digest()[:4]) >> 1
-        problem = ""
+        problems: list[Reason] = []
         for _ in range(2):
             request = LlmRequest(
                 model=self.client.endpoint.model,
@@ -95,7 +112,7 @@ class Asker:
             try:
                 reply = await self.client.answer(request)
             except RequestRefused as refusal:
-                raise Rejected(str(refusal)) from None
+                raise Rejected(Reason("the server refuses the request", str(refusal))) from None
             parsed = read_reply(reply, shape)
             self.used.append(
                 {
@@ -112,12 +129,13 @@ class Asker:
                 if checked.rows:
                     self.reasons += checked.reasons
                     return checked.rows
-                problem = "; ".join(checked.reasons[:3]) or "it holds nothing"
+                problems = checked.reasons or [Reason("it holds nothing")]
             else:
-                problem = parsed.problem
-            again = load_prompt("again").messages(problem=problem)[1]
+                problems = [parsed.problem]
+            told = "; ".join(map(str, problems[:3]))
+            again = load_prompt("again").messages(problem=told)[1]
             messages = (*messages[:2], ("assistant", reply.text), again)
-        raise Rejected(problem)
+        raise Rejected(*problems)
 
     async def call(self, helper: Helper, clip: str, text: str) -> Any:
         """What a helper says of a clip, called once ever for the same clip, text and helper.

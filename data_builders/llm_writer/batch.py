@@ -10,10 +10,10 @@ A recipe of several steps, or replies that could not be used, take another round
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from data_builders.filters.base import atomic_text
 from data_builders.llm_writer.budget import Prices
 from data_builders.llm_writer.client import REFUSED, REPLY
 from data_builders.llm_writer.endpoint import EndpointFault, LlmRequest, NotYet, Reply
@@ -45,29 +45,20 @@ class Collector:
         """Nothing to close."""
 
 
-@dataclass(frozen=True)
-class Ingested:
-    """Results by what became of them, and a line for each that was not taken."""
-
-    taken: int
-    problems: tuple[str, ...]
-
-
 def write_batch(path: Path, requests: dict[str, LlmRequest], *, structured: bool = True) -> int:
     """Writes one line a request, atomically and in the order of their keys; returns the count."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("w", encoding="utf-8") as out:
+    with atomic_text(path) as out:
         for key in sorted(requests):
             body = requests[key].body(structured=structured)
             line = {"custom_id": key, "method": "POST", "url": ROUTE, "body": body}
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
-    unfinished.replace(path)
     return len(requests)
 
 
-def read_batch(path: Path, journal: Journal, prices: Prices) -> Ingested:
+def read_batch(path: Path, journal: Journal, prices: Prices) -> tuple[int, list[str]]:
     """Takes the results of a batch into the journal. A result that is there already is not taken twice.
+
+    Returns how many results were taken, and a line for each that was not.
 
     A failed request is taken as refused when its status is the client's fault, else left to be asked again.
 
@@ -103,4 +94,4 @@ def read_batch(path: Path, journal: Journal, prices: Prices) -> Ingested:
                 taken += 1
             else:
                 problems.append(f"{path}:{number}: failed with {status}; it will be asked again")
-    return Ingested(taken, tuple(problems))
+    return taken, problems

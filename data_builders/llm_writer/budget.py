@@ -15,6 +15,11 @@ class Prices:
     per_million_in: float = 0.0
     per_million_out: float = 0.0
 
+    @property
+    def cost_anything(self) -> bool:
+        """Whether any token has a price."""
+        return bool(self.per_million_in or self.per_million_out)
+
     def of(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Cost of so many tokens."""
         return (prompt_tokens * self.per_million_in + completion_tokens * self.per_million_out) / 1e6
@@ -36,16 +41,9 @@ class Budget:
     """
 
     def __init__(
-        self,
-        prices: Prices | None = None,
-        *,
-        max_cost: float | None = None,
-        max_requests: int | None = None,
-        spent: float = 0.0,
+        self, prices: Prices, *, max_cost: float | None = None, max_requests: int | None = None, spent: float = 0.0
     ):
-        if max_cost is not None and not (prices and (prices.per_million_in or prices.per_million_out)):
-            raise ValueError("max_cost needs prices: the cost of a million tokens in and out")
-        self.prices = prices or Prices()
+        self.prices = prices
         self.spent = spent
         self.requests = 0
         self.ended = ""

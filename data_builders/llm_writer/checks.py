@@ -1,74 +1,80 @@
-"""What a written question or answer must not do, each check giving the reason in words, or an empty text.
+"""What a written question or answer must not do. The filters of `lalm data filter` judge it before it is a row.
 
-The reasons go back to the writer in the second ask, and into the sidecar of rejects after it.
+Each check gives a reason, or None. Reasons go back to the writer in the second ask, and into the sidecar of rejects
+after it; `kind` is one of few texts, so that a funnel can count it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
 
+from data_builders.filters.grounding import Grounding
+from data_builders.filters.phrases_filter import Phrases
 from data_builders.llm_writer.facts import Facts
+from lalm.data.records import Record, Turn
 
-_LEAKS = re.compile(
-    r"\b(meta-?data|captions?\b|the (?:given |provided )?(?:notes|labels|tags|annotations?|description|text)\b"
-    r"|as an ai\b|language model|based on the (?:information|details)|\[(?:question|answer|inst)\b|ground truth)",
-    re.IGNORECASE,
-)
-_REFUSALS = re.compile(
-    r"^\W*(?:i(?:'m| am) (?:sorry|unable|not able)|sorry|unfortunately|i can(?:no|')t|it is (?:not possible|impossible)"
-    r"|(?:the )?(?:audio|recording|clip) (?:was|is) not (?:provided|available)|there is (?:not enough|insufficient))",
-    re.IGNORECASE,
-)
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)\s*(?:-\s*)?(?:s|sec|seconds?)\b", re.IGNORECASE)
+LEAST_QUESTION_WORDS = 3
+MOST_COPIED = 0.8
+"""An answer that gives back more than this share of its words from the question says nothing."""
 _WORD = re.compile(r"\w+")
 
 
-def leak(text: str) -> str:
-    """Words that betray what the writer was shown, which no listener could know of."""
-    found = _LEAKS.search(text)
-    return f"it mentions '{found.group(0)}', which a listener does not have" if found else ""
+@dataclass(frozen=True)
+class Reason:
+    """Why something was not written. `place` says which piece of a reply: "pair 3"."""
+
+    kind: str
+    detail: str = ""
+    place: str = ""
+
+    def at(self, place: str) -> Reason:
+        """The same reason, of one piece."""
+        return Reason(self.kind, self.detail, place)
+
+    def __str__(self) -> str:
+        place = f"{self.place}: " if self.place else ""
+        return place + self.kind + (f" ({self.detail})" if self.detail else "")
 
 
-def refusal(answer: str) -> str:
-    """An answer that opens by declining to give one."""
-    found = _REFUSALS.search(answer)
-    return f"the answer opens with '{found.group(0).strip()}'" if found else ""
+def exchange_problem(question: str, answer: str, facts: Facts, *, follows: bool = False) -> Reason | None:
+    """The first thing wrong with a question and its answer, the evidence aside.
+
+    `follows`: the question follows another and may be as short as "Why?".
+    """
+    asked, answered = words_of(question), words_of(answer)
+    if len(asked) < (1 if follows else LEAST_QUESTION_WORDS):
+        return Reason("the question is too short", question.strip())
+    if not answered:
+        return Reason("the answer is empty")
+    if len(answered) > 2 and sum(word in asked for word in answered) > MOST_COPIED * len(answered):
+        return Reason("the answer repeats the question", answer.strip())
+    return said_problem(question, answer, facts)
 
 
-def beyond_the_end(text: str, facts: Facts) -> str:
-    """A number of seconds that the clip does not have."""
-    if facts.seconds is None:
-        return ""
-    late = next((value for value in map(float, _SECONDS.findall(text)) if value > facts.seconds + 0.5), None)
-    return "" if late is None else f"it speaks of {late:g} seconds in a clip of {facts.seconds:g}"
+def said_problem(question: str, answer: str, facts: Facts) -> Reason | None:
+    """A refusal, a leak of the prompt, a sound or a time that is not known of the clip."""
+    turns = (Turn(role="user", content=question), Turn(role="assistant", content=answer))
+    record = Record(id=facts.id, turns=turns, meta=facts.known())
+    for judge in _judges():
+        verdict = judge.judge(record)
+        if not verdict.kept:
+            return Reason(verdict.reason, str(verdict.note))
+    return None
 
 
-def unsupported(evidence: Iterable[str], facts: Facts) -> str:
-    """Evidence that is not in the facts. It counts as there when its words stand in one fact, in order."""
-    pieces = [words_of(piece) for piece in evidence]
-    pieces = [piece for piece in pieces if piece]
+def unsupported(evidence: Iterable[str], facts: Facts, *, questions: bool = True) -> Reason | None:
+    """Evidence that is not in the facts. It counts as there when its words stand in one line of them, in order."""
+    pieces = [piece for piece in map(words_of, evidence) if piece]
     if not pieces:
-        return "it names no evidence"
-    known = [f" {' '.join(words_of(text))} " for text in [*facts.words(), *_event_lines(facts)]]
+        return Reason("names no evidence")
+    known = [f" {' '.join(words_of(line))} " for line in facts.lines(questions=questions)]
     for piece in pieces:
-        if not any(f" {' '.join(piece)} " in text for text in known):
-            return f"its evidence '{' '.join(piece)}' is not known of the clip"
-    return ""
-
-
-def pair_problem(question: str, answer: str, facts: Facts) -> str:
-    """The first thing wrong with a question and its answer, the evidence aside."""
-    if len(words_of(question)) < 3:
-        return f"the question '{question.strip()}' is too short"
-    if not words_of(answer):
-        return "the answer is empty"
-    if words_of(question) == words_of(answer):
-        return "the answer repeats the question"
-    for text in (question, answer):
-        if problem := leak(text) or beyond_the_end(text, facts):
-            return problem
-    return refusal(answer)
+        if not any(f" {' '.join(piece)} " in line for line in known):
+            return Reason("its evidence is not known of the clip", " ".join(piece))
+    return None
 
 
 def words_of(text: str) -> list[str]:
@@ -76,15 +82,6 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
-def _event_lines(facts: Facts) -> list[str]:
-    """Events and single facts as the prompt shows them, which is what a model copies when it copies a whole line."""
-    lines = []
-    for event in facts.events:
-        times = "" if event.onset is None else f", from {event.onset:.1f} s"
-        times += "" if event.onset is None or event.offset is None else f" to {event.offset:.1f} s"
-        lines.append(f"event: {event.label}{times}")
-    lines.append(f"sounds: {', '.join(facts.tags)}")
-    lines.append(f"instruments: {', '.join(facts.instruments)}")
-    named = [("words spoken", facts.transcript), ("language spoken", facts.language), ("speaker", facts.speaker)]
-    named += [("emotion of the voice", facts.emotion), *(("description", caption) for caption in facts.captions)]
-    return lines + [f"{name}: {text}" for name, text in named if text]
+@cache
+def _judges() -> tuple[Phrases, Grounding]:
+    return Phrases(), Grounding()

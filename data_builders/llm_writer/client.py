@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -12,8 +11,8 @@ from typing import Any
 from data_builders.llm_writer.budget import Budget
 from data_builders.llm_writer.endpoint import Endpoint, EndpointFault, LlmRequest, NotYet, Reply, RequestRefused
 from data_builders.llm_writer.journal import Journal
-from data_builders.llm_writer.limits import BackOff, Breaker, Pause, RateLimit
-from lalm.errors import EndpointError
+from data_builders.llm_writer.limits import LONGEST_ASKED_SECONDS, Breaker, Limits, Pause, RateLimit
+from lalm.errors import EndpointError, MissingPackageError
 
 REPLY = "reply"
 REFUSED = "refused"
@@ -62,30 +61,27 @@ class Client:
 
     endpoint: Endpoint
     journal: Journal
-    budget: Budget = field(default_factory=Budget)
-    concurrency: int = 8
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    request_seconds: float = 120.0
+    limits: Limits = field(default_factory=Limits)
+    breaker: Breaker = field(default_factory=Breaker)
     calls_helpers: bool = True
     """False in a dry run: nobody is asked to hear or to speak either."""
-    back_off: BackOff = field(default_factory=BackOff)
-    breaker: Breaker = field(default_factory=Breaker)
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency must be positive, got {self.concurrency}")
-        self.meter = BusyMeter(self.concurrency)
+        limits = self.limits
+        self.budget = Budget(
+            limits.prices, max_cost=limits.max_cost, max_requests=limits.max_requests, spent=self.journal.cost
+        )
+        self.meter = BusyMeter(limits.concurrency)
         self.faults: Counter[str] = Counter()
         self.from_journal = 0
         self.stopped = ""
         """Why nothing more is asked; empty while it is."""
-        self._slots = asyncio.Semaphore(self.concurrency)
-        self._requests = RateLimit(self.requests_per_minute)
-        self._tokens = RateLimit(self.tokens_per_minute)
+        self._slots = asyncio.Semaphore(limits.concurrency)
+        self._requests = RateLimit(limits.requests_per_minute)
+        self._tokens = RateLimit(limits.tokens_per_minute)
         self._pause = Pause()
         self._under_way: dict[str, asyncio.Task[Reply]] = {}
-        self._jitter = random.Random()
+        self._retrying = _retrying(limits)
 
     async def answer(self, request: LlmRequest) -> Reply:
         """The reply to a request.
@@ -113,19 +109,17 @@ class Client:
         return None if value is None else Reply(**value)
 
     async def _ask(self, request: LlmRequest, key: str) -> Reply:
-        fault: EndpointFault | None = None
-        for attempt in range(1, self.back_off.attempts + 1):
-            try:
-                async with self._slots:
-                    return await self._attempt(request, key)
-            except EndpointFault as error:
-                fault = error
-            except EndpointError as error:
-                self.stopped = self.stopped or str(error)
-                raise NotYet(self.stopped) from None
-            if attempt < self.back_off.attempts and fault.retry_after is None:
-                await asyncio.sleep(self.back_off.wait(attempt, self._jitter))
-        raise NotYet(f"{self.back_off.attempts} attempts failed, the last with {fault}")
+        try:
+            return await self._retrying(self._in_a_slot, request, key)
+        except EndpointFault as fault:
+            raise NotYet(f"{self.limits.attempts} attempts failed, the last with {fault}") from None
+        except EndpointError as error:
+            self.stopped = self.stopped or str(error)
+            raise NotYet(self.stopped) from None
+
+    async def _in_a_slot(self, request: LlmRequest, key: str) -> Reply:
+        async with self._slots:
+            return await self._attempt(request, key)
 
     async def _attempt(self, request: LlmRequest, key: str) -> Reply:
         await self._wait_for_leave(request)
@@ -138,10 +132,12 @@ class Client:
         try:
             self.meter.change(+1)
             try:
-                async with asyncio.timeout(self.request_seconds):
+                async with asyncio.timeout(self.limits.request_seconds):
                     reply = await self.endpoint.ask(request)
             except TimeoutError:
-                raise EndpointFault("time-out", f"no reply in {self.request_seconds:g} s", maybe_paid=True) from None
+                raise EndpointFault(
+                    "time-out", f"no reply in {self.limits.request_seconds:g} s", maybe_paid=True
+                ) from None
             finally:
                 self.meter.change(-1)
             cost = self.budget.prices.of_reply(reply)
@@ -177,7 +173,7 @@ class Client:
         """Notes a fault and returns what it may have cost."""
         self.faults[fault.kind] += 1
         if fault.retry_after is not None:
-            if fault.retry_after > self.back_off.longest_asked_seconds:
+            if fault.retry_after > LONGEST_ASKED_SECONDS:
                 self.stopped = f"the endpoint asks to wait {fault.retry_after:g} s ({fault}). Run it again later."
             else:
                 self._pause.extend(fault.retry_after)
@@ -189,3 +185,22 @@ class Client:
             self.journal.note_lost(key, fault.kind, cost=reserved)
             return reserved
         return 0.0
+
+
+def _retrying(limits: Limits) -> Any:
+    """Calls again after a fault that may pass. A server that names a time has it kept by the pause, for everybody."""
+    try:
+        import tenacity
+    except ImportError:
+        raise MissingPackageError("tenacity", "asking a server again", "data") from None
+    jittered = tenacity.wait_random_exponential(multiplier=limits.first_wait_seconds, max=limits.longest_wait_seconds)
+
+    def wait(state: Any) -> float:
+        return 0.0 if state.outcome.exception().retry_after is not None else jittered(state)
+
+    return tenacity.AsyncRetrying(
+        stop=tenacity.stop_after_attempt(limits.attempts),
+        wait=wait,
+        retry=tenacity.retry_if_exception_type(EndpointFault),
+        reraise=True,
+    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from data_builders.llm_writer.budget import Prices
 from data_builders.llm_writer.endpoint import LlmRequest
+from data_builders.llm_writer.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -24,32 +24,24 @@ class Estimate:
 
 
 def estimate(
-    requests: Iterable[LlmRequest],
-    *,
-    prices: Prices,
-    likely_reply_tokens: int,
-    concurrency: int,
-    seconds_per_reply: float,
-    requests_per_minute: float | None = None,
-    tokens_per_minute: float | None = None,
+    requests: Iterable[LlmRequest], limits: Limits, *, likely_reply_tokens: int, seconds_per_reply: float
 ) -> Estimate:
     """Second asks and later stages are not in it; `seconds_per_reply` is the caller's assumption."""
     requests = list(requests)
     prompt = sum(request.likely_prompt_tokens() for request in requests)
     reply = sum(min(likely_reply_tokens, request.sampling.max_tokens) for request in requests)
-    times = {"concurrency": len(requests) * seconds_per_reply / concurrency}
-    if requests_per_minute:
-        times["requests per minute"] = 60 * len(requests) / requests_per_minute
-    if tokens_per_minute:
-        # A request reserves room for its longest reply until its real length is known.
-        times["tokens per minute"] = 60 * (prompt + reply) / tokens_per_minute
+    times = {"concurrency": len(requests) * seconds_per_reply / limits.concurrency}
+    if limits.requests_per_minute:
+        times["requests per minute"] = 60 * len(requests) / limits.requests_per_minute
+    if limits.tokens_per_minute:
+        times["tokens per minute"] = 60 * (prompt + reply) / limits.tokens_per_minute
     bound_by = max(times, key=lambda name: times[name])
     return Estimate(
         requests=len(requests),
         prompt_tokens=prompt,
         reply_tokens=reply,
-        cost=prices.of(prompt, reply),
-        most_cost=sum(map(prices.most, requests)),
+        cost=limits.prices.of(prompt, reply),
+        most_cost=sum(map(limits.prices.most, requests)),
         seconds=times[bound_by],
         bound_by=bound_by,
     )

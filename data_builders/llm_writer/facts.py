@@ -20,6 +20,8 @@ from lalm.errors import DataError
 
 _CAPTION_TASKS = {"caption", "captioning", "audio_caption", "music_caption", "description"}
 _TRANSCRIPT_TASKS = {"transcription", "asr"}
+_SAY_NOTHING = {"unanswerable", "translation"}
+"""Their answers tell nothing of the sound itself."""
 _ALIASES = {"caption": "captions", "labels": "tags", "label": "tags", "text": "transcript", "instrument": "instruments"}
 _KNOWN_IN_META = (
     "captions", "tags", "events", "transcript", "language", "speaker", "emotion", "instruments", "seconds", "attributes"
@@ -89,12 +91,37 @@ class Facts(BaseModel):
         """Events whose onset is known, in the order in which they begin."""
         return sorted((e for e in self.events if e.onset is not None), key=lambda e: (e.onset, e.label))
 
-    def words(self) -> list[str]:
-        """Every text that is known, each as one entry: what an answer may rest on."""
-        singles = [self.transcript, self.language, self.speaker, self.emotion]
-        attributes = [f"{name} {value}" for name, value in self.attributes.items()]
-        lists = [*self.captions, *self.tags, *self.instruments, *(event.label for event in self.events)]
-        return [*lists, *(text for text in singles if text), *attributes]
+    def known(self) -> dict[str, Any]:
+        """The lines and the length, as rows keep them in `meta`, where the filters of `lalm data filter` look."""
+        return {"facts": self.lines()} | ({} if self.seconds is None else {"seconds": self.seconds})
+
+    def lines(self, *, questions: bool = True) -> list[str]:
+        """What is known, line by line as a prompt shows it: all that an answer may rest on.
+
+        The length is no line, since nothing follows from it. `questions`: also the known questions with their answers.
+        """
+        lines = [f"description: {caption}" for caption in self.captions]
+        lines += [f"sounds: {', '.join(self.tags)}"] if self.tags else []
+        lines += [_event_line(event) for event in self.events]
+        singles = {
+            "words spoken": self.transcript,
+            "language spoken": self.language,
+            "speaker": self.speaker,
+            "emotion of the voice": self.emotion,
+            "instruments": ", ".join(self.instruments),
+        }
+        lines += [f"{name}: {value}" for name, value in singles.items() if value]
+        lines += [f"{name}: {value}" for name, value in sorted(self.attributes.items())]
+        if questions:
+            lines += [f"{known.question} {known.answer}" for known in self.questions]
+        return lines
+
+
+def _event_line(event: TimedEvent) -> str:
+    if event.onset is None:
+        return f"event: {event.label}"
+    until = "" if event.offset is None else f" to {event.offset:.1f} s"
+    return f"event: {event.label}, from {event.onset:.1f} s{until}"
 
 
 def canonical_json(value: Any) -> str:
@@ -129,7 +156,7 @@ def facts_of_record(record: Record) -> Facts:
         known["captions"] = [*known.get("captions", []), record.answer]
     elif record.answer and (record.task in _TRANSCRIPT_TASKS or record.answer_type == "transcript"):
         known["transcript"] = record.answer
-    elif record.answer and len(record.prompt_turns()) == 1:
+    elif record.answer and record.task not in _SAY_NOTHING and len(record.prompt_turns()) == 1:
         question = KnownQuestion(
             question=record.question, answer=record.answer, choices=record.choices, answer_type=record.answer_type
         )

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lalm.errors import DataError
-from lalm.resources import file_fingerprint
 
 Hear = Callable[[Path, str], str]
 """A clip and a question -> what an audio-language model answers."""
@@ -59,22 +57,3 @@ def espeak_helper(voice: str = "en", words_per_minute: int = 160) -> Helper:
             raise DataError(f"espeak-ng failed on '{text[:60]}': {done.stderr.strip() or 'it wrote no file'}.")
 
     return Helper(f"espeak-ng/{voice}/{words_per_minute}", speak)
-
-
-def run_folder_helper(run: Path) -> Helper:
-    """A trained run of this project as the listener; its weights are loaded when the first clip is heard."""
-    if not run.is_dir():
-        raise DataError(f"--labeller {run}: no such run folder.")
-    fingerprint = file_fingerprint(run)  # A run trained again under the same name is another listener.
-    lock = threading.Lock()
-    loaded: list[Hear] = []
-
-    def hear(clip: Path, question: str) -> str:
-        with lock:  # One model, one question at a time.
-            if not loaded:
-                from data_builders.llm_writer.own_model import open_run
-
-                loaded.append(open_run(run))
-            return loaded[0](clip, question)
-
-    return Helper(f"lalm/{run.name}/{fingerprint[:16]}", hear)

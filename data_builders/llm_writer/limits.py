@@ -1,25 +1,56 @@
-"""What holds a client back: requests and tokens per minute, a pause that the server asks for, a breaker, back-off."""
+"""What holds a client back: requests and tokens per minute, a pause that the server asks for, a breaker.
+
+The rate limit is its own because a request reserves the tokens it may need and gives back those it did not use, which
+leaky-bucket packages do not offer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from lalm.errors import EndpointError
+from data_builders.llm_writer.budget import Prices
+from lalm.errors import DataError, EndpointError
 
+LONGEST_ASKED_SECONDS = 900.0
+"""A server that asks to wait longer than this is left for another run."""
 BURST_SECONDS = 1.0
 """How much of a rate may be spent at once. Small, so that no minute holds much more than a minute's share."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may do. None is no limit.
+
+    Waits between the attempts at one request are exponential with full jitter, from `first_wait_seconds` on.
+    """
+
+    concurrency: int = 8
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    request_seconds: float = 120.0
+    attempts: int = 8
+    first_wait_seconds: float = 0.5
+    longest_wait_seconds: float = 60.0
+    prices: Prices = field(default_factory=Prices)
+    max_cost: float | None = None
+    max_requests: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "requests_per_minute", "tokens_per_minute", "request_seconds", "attempts"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise DataError(f"{name} {value} is out of range. Accepted: more than 0.")
+        if self.max_cost is not None and not self.prices.cost_anything:
+            raise DataError("--max-cost needs prices. Give --price-in and --price-out, per million tokens.")
 
 
 class RateLimit:
     """So many units a minute, evenly; whoever asks first is served first, and a large amount only waits longer."""
 
     def __init__(self, per_minute: float | None, clock: Callable[[], float] = time.monotonic):
-        if per_minute is not None and per_minute <= 0:
-            raise ValueError(f"per_minute must be positive, got {per_minute}")
         self._rate = None if per_minute is None else per_minute / 60
         self._clock = clock
         self._ready_at = clock() - BURST_SECONDS
@@ -53,21 +84,6 @@ class Pause:
     def left(self) -> float:
         """Seconds still to wait."""
         return max(0.0, self._until - self._clock())
-
-
-@dataclass(frozen=True)
-class BackOff:
-    """Waits between attempts at one request: exponential, with full jitter so that clients do not return together."""
-
-    attempts: int = 8
-    first_seconds: float = 0.5
-    longest_seconds: float = 60.0
-    longest_asked_seconds: float = 900.0
-    """A server that asks for more than this is not waited for."""
-
-    def wait(self, attempt: int, rng: random.Random) -> float:
-        """Seconds after attempt number `attempt`, counted from 1."""
-        return rng.uniform(0, min(self.longest_seconds, self.first_seconds * 2 ** (attempt - 1)))
 
 
 @dataclass

@@ -1,27 +1,41 @@
-"""A trained run of this project as a listener: the one door from the data builders to `lalm.inference`.
-
-Imported when the first clip is heard, because it loads torch.
-"""
+"""A trained run of this project as the listener: the one door from the data builders to `lalm.inference`."""
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_builders.llm_writer.helpers import Hear
-from lalm.inference.session import load_session
+from data_builders.llm_writer.helpers import Helper
+from lalm.errors import DataError
+from lalm.resources import file_fingerprint
+
+if TYPE_CHECKING:
+    from lalm.inference.session import Session
 
 
-def open_run(run: Path) -> Hear:
-    """A function that asks the run about one clip, each question by itself.
+def own_model_helper(run: Path) -> Helper:
+    """A listener that asks a run about one clip, each question by itself. Its weights load with the first clip.
 
     Raises:
-        CheckpointError: if the run folder is incomplete, or a base model differs from the one it was trained on.
+        DataError: if there is no such folder.
+        CheckpointError: at the first clip, if the folder is incomplete or a base model differs.
     """
-    session = load_session(run)
+    if not run.is_dir():
+        raise DataError(f"--labeller {run}: no such run folder. Name one that `lalm train` wrote.")
+    fingerprint = file_fingerprint(run)  # A run trained again under the same name is another listener.
+    lock = threading.Lock()
+    opened: list[Session] = []
 
     def hear(clip: Path, question: str) -> str:
-        session.reset()
-        session.add_audio(clip)
-        return session.ask(question).text
+        from lalm.inference.session import load_session
 
-    return hear
+        with lock:  # One model, one question at a time.
+            if not opened:
+                opened.append(load_session(run))
+            [session] = opened
+            session.reset()
+            session.add_audio(clip)
+            return session.ask(question).text
+
+    return Helper(f"lalm/{run.name}/{fingerprint[:16]}", hear)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from data_builders.llm_writer.asker import Asker, Rejected, Row
+from data_builders.llm_writer.checks import Reason
 from data_builders.llm_writer.client import Client
-from data_builders.llm_writer.endpoint import NotYet, Sampling
+from data_builders.llm_writer.endpoint import Endpoint, NotYet, Sampling
 from data_builders.llm_writer.facts import Facts
 from data_builders.llm_writer.helpers import Helpers
+from data_builders.llm_writer.journal import Journal
+from data_builders.llm_writer.limits import Breaker, Limits
 from data_builders.llm_writer.recipes.base import WritingRecipe
 from lalm.data.records import Record, parse_record, write_records
 from lalm.errors import DataError
@@ -35,7 +38,7 @@ class Written:
     rows: int = 0
     clips: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    """Clips or pieces without a row, by the first words of the reason."""
+    """Clips or pieces of replies without a row, by the kind of the reason."""
     unfinished: int = 0
     """Clips that wait for replies."""
     waits_for: str = ""
@@ -57,6 +60,8 @@ class WritingJob:
     seed: int = 0
     sampling: Sampling = field(default_factory=Sampling)
     helpers: Helpers = field(default_factory=Helpers)
+    pairs: int | None = None
+    """Questions a clip, for recipes that leave it open."""
 
     def check(self) -> None:
         """Raises:
@@ -82,44 +87,68 @@ _WAYS = {
 @dataclass
 class _Outcome:
     records: list[Record]
-    reasons: list[str]
+    reasons: list[Reason]
     used: list[dict[str, Any]]
     waits_for: str = ""
 
 
-async def write_all(
+def write_rows(
     facts: Iterable[Facts],
     job: WritingJob,
-    client: Client,
+    endpoint: Endpoint,
+    journal: Journal,
+    limits: Limits | None = None,
     *,
+    breaker: Breaker | None = None,
+    calls_helpers: bool = True,
     progress: Callable[[int], None] = lambda clips: None,
 ) -> Written:
     """Writes `job.out` and its sidecar of rejects, both atomically, with every row that could be finished.
 
+    The endpoint is closed at the end. `progress` is told the number of clips done.
+
     Raises:
-        DataError: if a helper is missing.
+        DataError: if the recipe needs a helper that is not at hand.
     """
     job.check()
+
+    async def run() -> Written:
+        client = Client(endpoint, journal, limits or Limits(), breaker or Breaker(), calls_helpers)
+        try:
+            return await _write_all(facts, job, client, progress)
+        finally:
+            await endpoint.close()
+
+    return asyncio.run(run())
+
+
+async def _write_all(
+    facts: Iterable[Facts], job: WritingJob, client: Client, progress: Callable[[int], None]
+) -> Written:
     written = Written()
     job.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=job.out.parent, prefix=f".{job.out.name}.") as folder:
-        rows_file, rejects_file = Path(folder, "rows.jsonl"), Path(folder, "rejects.jsonl")
-        with rows_file.open("w", encoding="utf-8") as rows, rejects_file.open("w", encoding="utf-8") as rejects:
+    # Names of their own and no random ones: what a killed run leaves, the next run writes over.
+    spooled, rejects_file = (job.out.with_name(f".{job.out.name}.{part}") for part in ("rows", "rejects"))
+    try:
+        with spooled.open("w", encoding="utf-8") as rows, rejects_file.open("w", encoding="utf-8") as rejects:
             async for known, outcome in _in_order(facts, job, client):
                 written.clips += 1
+                written.rows += len(outcome.records)
                 for record in outcome.records:
                     rows.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
-                written.rows += len(outcome.records)
                 if outcome.waits_for:
                     written.unfinished += 1
                     written.waits_for = written.waits_for or outcome.waits_for
                 for reason in outcome.reasons:
-                    written.rejected[_kind_of(reason)] += 1
-                    entry = {"id": known.id, "recipe": job.recipe.name, "reason": reason, "asked": outcome.used}
+                    written.rejected[reason.kind] += 1
+                    entry = {"id": known.id, "recipe": job.recipe.name, **vars(reason), "asked": outcome.used}
                     rejects.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 progress(written.clips)
-        write_records(job.out, _spooled(rows_file))
+        write_records(job.out, _read_spooled(spooled))
         rejects_file.replace(job.rejects)
+    finally:
+        for file in (spooled, rejects_file):
+            file.unlink(missing_ok=True)
     written.requests = client.budget.requests
     written.from_journal = client.from_journal
     written.cost = client.journal.cost
@@ -130,7 +159,7 @@ async def write_all(
 
 async def _in_order(facts: Iterable[Facts], job: WritingJob, client: Client):
     """Facts with their outcomes, in order, with a bounded number of clips under way."""
-    window = client.concurrency * MORE_CLIPS_THAN_SLOTS
+    window = client.limits.concurrency * MORE_CLIPS_THAN_SLOTS
     waiting: deque[tuple[Facts, asyncio.Task[_Outcome]]] = deque()
     unfinished = 0
     exhausted = False
@@ -138,7 +167,7 @@ async def _in_order(facts: Iterable[Facts], job: WritingJob, client: Client):
     def one_less(_: object) -> None:
         nonlocal unfinished
         unfinished -= 1
-        if exhausted and unfinished < client.concurrency:
+        if exhausted and unfinished < client.limits.concurrency:
             client.meter.end()
 
     source = iter(facts)
@@ -169,7 +198,7 @@ async def _in_order(facts: Iterable[Facts], job: WritingJob, client: Client):
 async def _write_clip(facts: Facts, job: WritingJob, client: Client) -> _Outcome:
     reason = job.recipe.ill_posed(facts)
     if reason:
-        return _Outcome([], [f"not asked: {reason}"], [])
+        return _Outcome([], [Reason(f"not asked: {reason}")], [])
     asker = Asker(
         facts,
         client,
@@ -178,12 +207,13 @@ async def _write_clip(facts: Facts, job: WritingJob, client: Client) -> _Outcome
         seed=job.seed,
         audio_folder=job.audio_folder,
         out_folder=job.out.parent,
+        pairs=job.pairs,
     )
     try:
         rows = await job.recipe.write(asker)
         records = [_record(row, asker, job, client.endpoint.model) for row in rows]
     except Rejected as rejection:
-        return _Outcome([], [str(rejection)], asker.used)
+        return _Outcome([], list(rejection.reasons), asker.used)
     except NotYet as waiting:
         return _Outcome([], [], asker.used, waits_for=str(waiting))
     return _Outcome(records, asker.reasons, asker.used)
@@ -193,7 +223,7 @@ def _record(row: Row, asker: Asker, job: WritingJob, model: str) -> Record:
     facts = asker.facts
     value = {
         "id": f"{job.recipe.name}-{facts.id}-{row.tail}" + (f"-s{job.seed}" if job.seed else ""),
-        "audio": row.audio or facts.audio,
+        "audio": [*(_moved(path, job.audio_folder, job.out.parent) for path in facts.audio), *row.extra_audio],
         "turns": [turn.model_dump() for turn in row.turns],
         "task": row.task,
         "answer_type": row.answer_type,
@@ -212,22 +242,19 @@ def _record(row: Row, asker: Asker, job: WritingJob, model: str) -> Record:
                 "asked": asker.used,
             },
         },
-        "meta": {"clip": facts.id, **row.meta},
+        "meta": {"clip": facts.id, **facts.known(), **row.meta},
     }
     try:
         return parse_record(value, f"clip '{facts.id}'")
     except DataError as error:
-        raise Rejected(f"breaks the record contract: {error}") from None
+        raise Rejected(Reason("breaks the record contract", str(error))) from None
 
 
-def _spooled(path: Path) -> Iterator[Record]:
+def _moved(path: str, folder: Path, new_folder: Path) -> str:
+    return Path(os.path.relpath((folder / path).resolve(), new_folder.resolve())).as_posix()
+
+
+def _read_spooled(path: Path) -> Iterator[Record]:
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             yield Record.model_validate_json(line)
-
-
-def _kind_of(reason: str) -> str:
-    """The reason without what differs from clip to clip, to be counted by."""
-    head, _, tail = reason.partition(": ")
-    words = (tail or head) if any(mark.isdigit() for mark in head) or tail else head
-    return " ".join("..." if "'" in word or any(c.isdigit() for c in word) else word for word in words.split()[:7])

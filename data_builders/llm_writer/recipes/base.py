@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from data_builders.llm_writer.asker import Asker, Checked, Row
-from data_builders.llm_writer.checks import pair_problem, unsupported, words_of
+from data_builders.llm_writer.checks import Reason, exchange_problem, unsupported, words_of
 from data_builders.llm_writer.facts import Facts
 from lalm.data.records import Turn
 
@@ -52,15 +52,15 @@ def exchange(question: str, answer: str) -> tuple[Turn, ...]:
 def checked_pairs(pairs: list[Pair], facts: Facts, task: str, most: int) -> Checked:
     """The pairs that hold up, at most `most`, each question once."""
     rows: list[Row] = []
-    reasons: list[str] = []
+    reasons: list[Reason] = []
     asked: set[str] = set()
     for number, pair in enumerate(pairs[:most], start=1):
         same = " ".join(words_of(pair.question))
-        problem = pair_problem(pair.question, pair.answer, facts) or unsupported(pair.evidence, facts)
-        if not problem and same in asked:
-            problem = f"the question '{pair.question}' is asked twice"
+        problem = exchange_problem(pair.question, pair.answer, facts) or unsupported(pair.evidence, facts)
+        if problem is None and same in asked:
+            problem = Reason("a question is asked twice", pair.question)
         if problem:
-            reasons.append(f"pair {number}: {problem}")
+            reasons.append(problem.at(f"pair {number}"))
             continue
         asked.add(same)
         row = Row(exchange(pair.question, pair.answer), str(number), task, meta={"evidence": pair.evidence})
@@ -70,4 +70,4 @@ def checked_pairs(pairs: list[Pair], facts: Facts, task: str, most: int) -> Chec
 
 def needs_words(facts: Facts) -> str:
     """Ill-posed where nothing is known that could be written about."""
-    return "" if facts.words() else "nothing is known of the clip"
+    return "" if facts.lines() else "nothing is known of the clip"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from data_builders.clips import seeded
 from data_builders.llm_writer.asker import Asker, Checked, Row
-from data_builders.llm_writer.checks import beyond_the_end, leak, unsupported, words_of
+from data_builders.llm_writer.checks import Reason, said_problem, unsupported, words_of
 from data_builders.llm_writer.facts import Facts, KnownQuestion
 from data_builders.llm_writer.recipes.base import WritingRecipe, exchange
 
@@ -47,7 +47,7 @@ def _of_events(facts: Facts) -> list[KnownQuestion]:
 
 def ill_posed(facts: Facts) -> str:
     """A closed question, and facts to think with."""
-    if not facts.words():
+    if not facts.lines(questions=False):
         return "nothing is known of the clip to think with"
     return "" if known_question(facts, 0) else "no question with a closed answer is known or follows from timed events"
 
@@ -55,26 +55,28 @@ def ill_posed(facts: Facts) -> str:
 def check(reply: Chain, question: KnownQuestion, facts: Facts) -> Checked:
     """Every step rests on the facts and the end is the known answer."""
     for number, step in enumerate(reply.steps, start=1):
-        problem = leak(step.thought) or beyond_the_end(step.thought, facts) or unsupported([step.evidence], facts)
+        problem = said_problem(question.question, step.thought, facts) or unsupported(
+            [step.evidence], facts, questions=False
+        )
         if not words_of(step.thought):
-            problem = "it is empty"
+            problem = Reason("a step is empty")
         if problem:
-            return Checked([], [f"step {number}: {problem}"])
+            return Checked([], [problem.at(f"step {number}")])
     if _bare(reply.final) != _bare(question.answer):
         # The reason goes back to the writer, so it must not hold the answer.
-        return Checked([], [f"the final answer '{reply.final.strip()}' is not what the facts decide; think again"])
+        return Checked([], [Reason("the final answer is not what the facts decide; think again", reply.final.strip())])
     thoughts = "\n".join(step.thought.strip() for step in reply.steps)
     asked = question.question
     if question.choices:
         asked += f"\nOptions: {', '.join(question.choices)}."
     asked += "\nThink step by step, then give the answer in a last line."
     row = Row(
-        exchange(asked, f"{thoughts}\nAnswer: {question.answer}"),
+        exchange(asked, f"{thoughts}\nSo the answer is: {question.answer}"),
         "1",
         "chain_of_thought",
         meta={"final": question.answer, "options": list(question.choices or ()), "steps": len(reply.steps)},
     )
-    return Checked([row], [])
+    return Checked([row])
 
 
 def _bare(text: str) -> list[str]:
@@ -90,6 +92,7 @@ async def _write(asker: Asker) -> list[Row]:
         lambda reply: check(reply, question, asker.facts),
         question=question.question,
         choices=question.choices,
+        hides_answers=True,
     )
 
 

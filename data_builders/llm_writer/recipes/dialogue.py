@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from data_builders.llm_writer.asker import Asker, Checked, Row
-from data_builders.llm_writer.checks import pair_problem, refusal, unsupported, words_of
+from data_builders.llm_writer.checks import Reason, exchange_problem, unsupported, words_of
 from data_builders.llm_writer.facts import Facts
 from data_builders.llm_writer.recipes.base import WritingRecipe, exchange, needs_words
 
@@ -27,30 +27,32 @@ def check(reply: Dialogue, facts: Facts) -> Checked:
     """The whole conversation holds up, or none of it: later turns lean on earlier ones."""
     turns = reply.turns[:EXCHANGES]
     for number, turn in enumerate(turns, start=1):
-        problem = pair_problem(turn.user, turn.assistant, facts) if number == 1 else _later_problem(turn, facts)
+        problem = exchange_problem(turn.user, turn.assistant, facts, follows=number > 1)
         if problem:
-            return Checked([], [f"turn {number}: {problem}"])
-    if first := _LEANS & set(words_of(turns[0].user)[:2]):
-        return Checked([], [f"turn 1: the question opens with '{first.pop()}', and nothing stands before it"])
-    if len({" ".join(words_of(turn.user)) for turn in turns}) < len(turns):
-        return Checked([], ["the same question is asked twice"])
-    if len({" ".join(words_of(turn.assistant)) for turn in turns}) < len(turns):
-        return Checked([], ["the same answer is given twice"])
-    if problem := unsupported(reply.evidence, facts):
+            return Checked([], [problem.at(f"turn {number}")])
+    problem = _does_not_hang_together(turns) or unsupported(reply.evidence, facts)
+    if problem:
         return Checked([], [problem])
     spoken = tuple(part for turn in turns for part in exchange(turn.user, turn.assistant))
-    return Checked([Row(spoken, "1", "dialogue", meta={"evidence": reply.evidence})], [])
+    return Checked([Row(spoken, "1", "dialogue", meta={"evidence": reply.evidence})])
 
 
-def _later_problem(turn: Exchange, facts: Facts) -> str:
-    """A later question may be as short as "Why?"."""
-    if not words_of(turn.user):
-        return "the question is empty"
-    return pair_problem(f"and further: {turn.user}", turn.assistant, facts) or refusal(turn.assistant)
+def _does_not_hang_together(turns: list[Exchange]) -> Reason | None:
+    if leaning := sorted(_LEANS & set(words_of(turns[0].user)[:2])):
+        return Reason("the first question leans on something before it", leaning[0])
+    for kind, said in (
+        ("a question is asked twice", [turn.user for turn in turns]),
+        ("an answer is given twice", [turn.assistant for turn in turns]),
+    ):
+        if len({" ".join(words_of(text)) for text in said}) < len(turns):
+            return Reason(kind)
+    return None
 
 
 async def _write(asker: Asker) -> list[Row]:
-    return await asker.ask("dialogue", Dialogue, lambda reply: check(reply, asker.facts), count=EXCHANGES)
+    return await asker.ask(
+        "dialogue", Dialogue, lambda reply: check(reply, asker.facts), count=EXCHANGES, most=EXCHANGES
+    )
 
 
 RECIPE = WritingRecipe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from data_builders.llm_writer.asker import Asker, Checked, Row
-from data_builders.llm_writer.checks import pair_problem
+from data_builders.llm_writer.checks import Reason, exchange_problem
 from data_builders.llm_writer.facts import Facts
 from data_builders.llm_writer.recipes.base import Pair, WritingRecipe, checked_pairs, exchange
 
@@ -32,12 +32,12 @@ def ill_posed(facts: Facts) -> str:
 def check(reply: NineAnswers, facts: Facts) -> Checked:
     """An answer of null is left out with that reason. Fixed answers too many or too few have lost their order."""
     if len(reply.fixed) != len(FIXED):
-        return Checked([], [f"'fixed' has {len(reply.fixed)} answers for {len(FIXED)} questions"])
+        return Checked([], [Reason("the fixed questions have another number of answers", str(len(reply.fixed)))])
     rows, reasons = [], []
     for number, (question, answer) in enumerate(zip(FIXED, reply.fixed, strict=True), start=1):
-        problem = "its answer is not known" if not answer else pair_problem(question, answer, facts)
+        problem = exchange_problem(question, answer, facts) if answer else Reason("its answer is not known")
         if problem or not answer:
-            reasons.append(f"fixed question {number}: {problem}")
+            reasons.append((problem or Reason("the answer is empty")).at(f"fixed question {number}"))
         else:
             rows.append(Row(exchange(question, answer), f"fixed{number}", "music_qa"))
     free = checked_pairs(reply.free, facts, "music_qa", FREE)

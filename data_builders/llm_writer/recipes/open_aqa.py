@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from data_builders.llm_writer.asker import Asker, Row
+from data_builders.llm_writer.asker import Asker, Checked, Row
 from data_builders.llm_writer.recipes.base import Pairs, WritingRecipe, checked_pairs, needs_words
 
 PAIRS = 4
 
 
 async def _write(asker: Asker) -> list[Row]:
-    return await asker.ask(
-        "open_aqa", Pairs, lambda reply: checked_pairs(reply.pairs, asker.facts, "open_aqa", PAIRS), count=PAIRS
-    )
+    most = asker.pairs or PAIRS
+
+    def check(reply: Pairs) -> Checked:
+        return checked_pairs(reply.pairs, asker.facts, "open_aqa", most)
+
+    return await asker.ask("open_aqa", Pairs, check, most=most, count=most)
 
 
 RECIPE = WritingRecipe(

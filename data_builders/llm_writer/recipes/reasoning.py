@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import BaseModel, Field
 
 from data_builders.llm_writer.asker import Asker, Checked, Row
-from data_builders.llm_writer.checks import pair_problem, words_of
+from data_builders.llm_writer.checks import Reason, exchange_problem, words_of
 from data_builders.llm_writer.facts import Facts
 from data_builders.llm_writer.recipes.base import WritingRecipe, exchange
 
@@ -29,36 +31,48 @@ def ill_posed(facts: Facts) -> str:
     return ""
 
 
-def check(reply: ReasonedPairs, facts: Facts) -> Checked:
+def check(reply: ReasonedPairs, facts: Facts, most: int = PAIRS) -> Checked:
     """A pair holds up when it rests on two different events of the clip, and the answer speaks of both."""
-    known = {" ".join(words_of(event.label)): event.label for event in facts.events}
     rows, reasons = [], []
-    for number, pair in enumerate(reply.pairs[:PAIRS], start=1):
-        used = {" ".join(words_of(label)) for label in pair.events}
-        problem = pair_problem(pair.question, pair.answer, facts)
-        if not problem and (foreign := sorted(used - set(known))):
-            problem = f"'{foreign[0]}' is no event of the clip; its events are {', '.join(known.values())}"
-        if not problem and len(used) < 2:
-            problem = "it rests on fewer than two different events"
-        if not problem:
-            spoken = set(words_of(pair.answer))
-            unsaid = [label for label in sorted(used) if not _stems(label.split()) & _stems(spoken)]
-            problem = f"the answer does not speak of '{unsaid[0]}'" if unsaid else ""
+    for number, pair in enumerate(reply.pairs[:most], start=1):
+        problem = exchange_problem(pair.question, pair.answer, facts) or _misused(pair, facts)
         if problem:
-            reasons.append(f"pair {number}: {problem}")
-        else:
-            meta = {"events": sorted(known[label] for label in used)}
-            rows.append(Row(exchange(pair.question, pair.answer), str(number), "reasoning", meta=meta))
+            reasons.append(problem.at(f"pair {number}"))
+            continue
+        used = {_plain(label) for label in pair.events}
+        # The aligned events: what an answer about order must agree with, with their times.
+        meta = {"events": [event.model_dump() for event in facts.timed_events() if _plain(event.label) in used]}
+        rows.append(Row(exchange(pair.question, pair.answer), str(number), "reasoning", meta=meta))
     return Checked(rows, reasons)
 
 
-def _stems(words) -> set[str]:
+def _misused(pair: ReasonedPair, facts: Facts) -> Reason | None:
+    """Events that the clip does not have, too few of them, or of which the answer does not speak."""
+    known = {_plain(event.label): event.label for event in facts.timed_events()}
+    used = {_plain(label) for label in pair.events}
+    if foreign := sorted(used - set(known)):
+        return Reason("rests on an event that the clip does not have", f"{foreign[0]}, of {', '.join(known.values())}")
+    if len(used) < 2:
+        return Reason("rests on fewer than two different events")
+    spoken = _stems(words_of(pair.answer))
+    unsaid = next((label for label in sorted(used) if not _stems(label.split()) & spoken), None)
+    return Reason("the answer does not speak of its event", unsaid) if unsaid else None
+
+
+def _plain(label: str) -> str:
+    return " ".join(words_of(label))
+
+
+def _stems(words: Iterable[str]) -> set[str]:
     """First four letters, so that "barking" speaks of "bark"."""
     return {word[:4] for word in words}
 
 
 async def _write(asker: Asker) -> list[Row]:
-    return await asker.ask("reasoning", ReasonedPairs, lambda reply: check(reply, asker.facts), count=PAIRS)
+    most = asker.pairs or PAIRS
+    return await asker.ask(
+        "reasoning", ReasonedPairs, lambda reply: check(reply, asker.facts, most), most=most, count=most
+    )
 
 
 RECIPE = WritingRecipe(

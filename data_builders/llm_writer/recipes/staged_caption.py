@@ -6,10 +6,13 @@ The only recipe for clips of which nothing is known; the listener may be a train
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from pydantic import BaseModel
 
 from data_builders.llm_writer.asker import Asker, Checked, Rejected, Row
-from data_builders.llm_writer.checks import pair_problem
+from data_builders.llm_writer.checks import Reason, exchange_problem
 from data_builders.llm_writer.facts import Facts
 from data_builders.llm_writer.recipes.base import WritingRecipe, exchange
 
@@ -48,13 +51,13 @@ def check(reply: Merged, facts: Facts) -> Checked:
         answer = getattr(reply, name)
         if answer is None:
             continue
-        problem = pair_problem(question, answer, facts)
-        if not problem and len(answer.split()) > MOST_WORDS:
-            problem = f"it has {len(answer.split())} words; at most {MOST_WORDS} are wanted"
+        problem = exchange_problem(question, answer, facts)
+        if problem is None and len(answer.split()) > MOST_WORDS:
+            problem = Reason("the answer is too long", f"{len(answer.split())} words; at most {MOST_WORDS}")
         if problem and name == "caption":
-            return Checked([], [f"caption: {problem}"])
+            return Checked([], [problem.at(name)])
         if problem:
-            reasons.append(f"{name}: {problem}")
+            reasons.append(problem.at(name))
         else:
             rows.append(Row(exchange(question, answer), name, "caption" if name == "caption" else "caption_qa"))
     return Checked(rows, reasons)
@@ -65,30 +68,29 @@ async def _write(asker: Asker) -> list[Row]:
     assert hear is not None
     clip = asker.facts.audio[0]
     heard = [(question, await asker.call(hear, clip, question)) for question in HEARD_PROMPTS]
-    best: tuple[float, list[Row]] | None = None
-    rejected = None
+    known = asker.facts.model_copy(update={"captions": (*asker.facts.captions, *(reply for _, reply in heard))})
+    best: tuple[float, list[Row]] = (-math.inf, [])
+    caption = None
     for attempt in range(2):
-        slots = {"heard": heard, "rejected": rejected}
-        rows = await asker.ask(
-            "merge_caption", Merged, lambda reply: check(reply, asker.facts), attempt=attempt, **slots
-        )
+        slots = {"heard": heard, "rejected": caption}
+        rows = await asker.ask("merge_caption", Merged, lambda reply: check(reply, known), attempt=attempt, **slots)
         if similarity is None:
-            return [_with(row, heard, None) for row in rows]
-        rejected = rows[0].turns[-1].content
-        score = float(await asker.call(similarity, clip, rejected))
-        if best is None or score > best[0]:
-            best = (score, rows)
+            return [_with(row, known, "not measured") for row in rows]
+        caption = rows[0].turns[-1].content
+        score = float(await asker.call(similarity, clip, caption))
+        best = max(best, (score, rows), key=lambda scored: scored[0])
         if score >= LEAST_SIMILARITY:
             break
-    assert best is not None
-    if best[0] < LEAST_SIMILARITY:
-        raise Rejected(f"the better of two captions fits the clip with {best[0]:.3f}; {LEAST_SIMILARITY} is wanted")
-    return [_with(row, heard, best[0]) for row in best[1]]
+    score, rows = best
+    if score < LEAST_SIMILARITY:
+        detail = f"{score:.3f}; {LEAST_SIMILARITY} is wanted"
+        raise Rejected(Reason("no caption fits the sound of the clip", detail))
+    return [_with(row, known, score) for row in rows]
 
 
-def _with(row: Row, heard: list[tuple[str, str]], score: float | None) -> Row:
-    meta = {"heard": [answer for _, answer in heard], "similarity": score if score is not None else "not measured"}
-    return Row(row.turns, row.tail, row.task, meta=meta)
+def _with(row: Row, known: Facts, score: float | str) -> Row:
+    """The row with what it rests on: the listener's reports count as known of the clip."""
+    return replace(row, meta={**known.known(), "similarity": score})
 
 
 RECIPE = WritingRecipe(

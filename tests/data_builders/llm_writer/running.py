@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
-from data_builders.llm_writer.budget import Budget, Prices
-from data_builders.llm_writer.client import Client
 from data_builders.llm_writer.journal import Journal
-from data_builders.llm_writer.limits import BackOff
+from data_builders.llm_writer.limits import Breaker, Limits
 from data_builders.llm_writer.openai_http import OpenAiServer
 from data_builders.llm_writer.recipes import writing_recipe
-from data_builders.llm_writer.writer import WritingJob, Written, write_all
+from data_builders.llm_writer.writer import WritingJob, Written, write_rows
 
-QUICK = BackOff(attempts=60, first_seconds=0.001, longest_seconds=0.01)
+QUICK: dict[str, Any] = {"attempts": 1000, "first_wait_seconds": 0.001, "longest_wait_seconds": 0.01}
+NEVER_OPENS = Breaker(faults=10**9)
+"""A test's machine may be slow enough to let many requests time out in a row."""
 
 
 def run_writer(
@@ -23,28 +22,17 @@ def run_writer(
     endpoint: Any,
     *,
     recipe: str = "open_aqa",
-    budget: dict[str, Any] | None = None,
-    prices: Prices | None = None,
-    seed: int = 0,
     out: str = "rows.jsonl",
     journal: str = "journal.jsonl",
-    job_options: dict[str, Any] | None = None,
-    **client_options: Any,
-) -> tuple[Written, Client]:
+    breaker: Breaker = NEVER_OPENS,
+    job: dict[str, Any] | None = None,
+    calls_helpers: bool = True,
+    **limits: Any,
+) -> Written:
     """Writes `folder/out` from the journal and an endpoint: a URL, or an object that answers."""
-    job = WritingJob(writing_recipe(recipe), folder / out, audio_folder=folder, seed=seed, **(job_options or {}))
-    client_options = {"back_off": QUICK, "concurrency": 8} | client_options
-
-    async def run(journal_file: Journal) -> tuple[Written, Client]:
-        answering = endpoint
-        if isinstance(endpoint, str):
-            answering = OpenAiServer(endpoint, "stub", connections=client_options["concurrency"])
-        limits = Budget(prices, spent=journal_file.cost, **(budget or {}))
-        client = Client(answering, journal_file, limits, **client_options)
-        try:
-            return await write_all(facts, job, client), client
-        finally:
-            await answering.close()
-
-    with Journal(folder / journal, fsync="never") as journal_file:
-        return asyncio.run(run(journal_file))
+    chosen = Limits(**(QUICK | limits))
+    if isinstance(endpoint, str):
+        endpoint = OpenAiServer(endpoint, "stub", connections=chosen.concurrency)
+    work = WritingJob(writing_recipe(recipe), folder / out, audio_folder=folder, **(job or {}))
+    with Journal(folder / journal, fsync="never") as replies:
+        return write_rows(facts, work, endpoint, replies, chosen, breaker=breaker, calls_helpers=calls_helpers)
