@@ -39,7 +39,7 @@ def write(
         str | None, typer.Option(help="Base URL of a server with OpenAI's chat completions: http://localhost:8000/v1.")
     ] = None,
     api_key_env: Annotated[str, typer.Option(help="The variable that holds the key.")] = "OPENAI_API_KEY",
-    structured: Annotated[bool, typer.Option(help="Ask the server to hold replies to a JSON schema.")] = True,
+    structured: Annotated[bool, typer.Option(help="Hold replies to a JSON schema.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed writes other rows.", min=0)] = 0,
     limit: Annotated[int | None, typer.Option(help="Only so many clips.", min=1)] = None,
     pairs: Annotated[int | None, typer.Option(help="Questions a clip, where the recipe leaves it open.", min=1)] = None,
@@ -139,7 +139,7 @@ def _endpoint(model: str, url: str | None, key_variable: str, connections: int, 
     if url is None:
         from data_builders.llm_writer.local_model import LocalModel
 
-        return LocalModel(model)
+        return LocalModel(model, structured=structured)
     from data_builders.llm_writer.openai_http import OpenAiServer
 
     key = os.environ.get(key_variable)

@@ -14,7 +14,7 @@ from functools import cache
 from data_builders.filters.grounding import Grounding
 from data_builders.filters.phrases_filter import Phrases
 from data_builders.llm_writer.facts import Facts
-from lalm.data.records import Record, Turn
+from lalm.data.records import AUDIO_PLACEHOLDER, Record, Turn
 
 LEAST_QUESTION_WORDS = 3
 MOST_COPIED = 0.8
@@ -56,6 +56,8 @@ def exchange_problem(question: str, answer: str, facts: Facts, *, follows: bool 
 
 def said_problem(question: str, answer: str, facts: Facts) -> Reason | None:
     """A refusal, a leak of the prompt, a sound or a time that is not known of the clip."""
+    if AUDIO_PLACEHOLDER in question + answer:
+        return Reason(f"holds {AUDIO_PLACEHOLDER}, which is the clip's own place")
     turns = (Turn(role="user", content=question), Turn(role="assistant", content=answer))
     record = Record(id=facts.id, turns=turns, meta=facts.known())
     for judge in _judges():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_builders.llm_writer.endpoint import LlmRequest, Reply, RequestRefused
+from data_builders.llm_writer.json_tokens import JsonTokens
 from lalm.errors import ModelError
 from lalm.resources import find_base
 
@@ -18,14 +19,18 @@ if TYPE_CHECKING:
 class LocalModel:
     """`base` as in a recipe: a folder, a hub name, or `package:NAME`. Loaded at the first request.
 
+    `structured`: a reply is held to the request's JSON schema token by token.
+
     Raises:
         ModelError: if there is no such base.
     """
 
-    def __init__(self, base: str):
+    def __init__(self, base: str, *, structured: bool = True):
         self.model = base
+        self._structured = structured
         self._found = find_base(base)
         self._loaded: tuple[PreTrainedModel, PreTrainedTokenizerBase] | None = None
+        self._json: JsonTokens | None = None
         self._lock = threading.Lock()
 
     async def ask(self, request: LlmRequest) -> Reply:
@@ -61,6 +66,9 @@ class LocalModel:
                     "top_p": request.sampling.top_p,
                     "top_k": 0,
                 }
+            if self._structured and request.schema is not None:
+                self._json = self._json or JsonTokens(tokenizer)
+                drawn["prefix_allowed_tokens_fn"] = self._json.allowed(request.schema)
             torch.manual_seed(request.sampling.seed)
             with torch.inference_mode():
                 ids = model.generate(**inputs, max_new_tokens=request.sampling.max_tokens, **drawn)[0, length:]

@@ -129,17 +129,15 @@ class StubEndpoint:
             return await self._send(writer, 200, "<html>Bad gateway</html>")
         if fault == "not a reply":
             return await self._send(writer, 200, '{"choices": []}')
-        await asyncio.sleep(self.delay_seconds * self._rng.uniform(0.5, 1.5))
-        text = self.answer(body)
+        completion = await self.complete(body)
+        message = completion["choices"][0]["message"]
         if fault == "cut content":
-            text = text[: len(text) // 2]
+            message["content"] = message["content"][: len(message["content"]) // 2]
         elif fault == "prose":
-            text = "Certainly! I will think about it."
+            message["content"] = "Certainly! I will think about it."
         elif fault == "nearly JSON":
-            text = f"Here it is:\n```json\n{text[:-1]},}}\n```"
-        message = {"role": "assistant", "content": text}
-        usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": REPLY_TOKENS}
-        whole = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage})
+            message["content"] = f"Here it is:\n```json\n{message['content'][:-1]},}}\n```"
+        whole = json.dumps(completion)
         if fault == "truncated":
             writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(whole.encode())}\r\n\r\n".encode())
             writer.write(whole.encode()[: len(whole) // 2])
@@ -147,6 +145,13 @@ class StubEndpoint:
             return False
         self.answered[key] += 1
         return await self._send(writer, 200, whole)
+
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The body of a good reply."""
+        await asyncio.sleep(self.delay_seconds * self._rng.uniform(0.5, 1.5))
+        message = {"role": "assistant", "content": self.answer(body)}
+        usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": REPLY_TOKENS}
+        return {"choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
 
     async def _send(self, writer: asyncio.StreamWriter, status: int, text: str, more: str = "") -> bool:
         content = text.encode()
