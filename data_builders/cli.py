@@ -15,6 +15,7 @@ from data_builders.commands.scanning import scan, sources
 from data_builders.commands.sealing import export_to_shards, validate
 from data_builders.commands.splitting import split
 from data_builders.commands.viewing import view
+from data_builders.commands.writing import write
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Fetch recordings and build audio question-answer sets."
@@ -118,7 +119,7 @@ def import_records(
 
 app.command("filter")(filter_records)
 app.command("export-to-shards")(export_to_shards)
-for _command in (dedupe, decontaminate, register, split, validate, view, bench):
+for _command in (dedupe, decontaminate, register, split, validate, view, bench, write):
     app.command()(_command)
 
 
