@@ -34,7 +34,7 @@ WHOLE_MODELS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """transformers' `model_type` -> what the three sections are."""
 
-KNOWN = {
+KNOWN: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2-Audio-7B": {"model_type": "qwen2_audio"},
     "Qwen/Qwen2-Audio-7B-Instruct": {"model_type": "qwen2_audio"},
     "nvidia/audio-flamingo-3-hf": {"model_type": "audioflamingo3", "text_config": {"hidden_size": 3584}},
