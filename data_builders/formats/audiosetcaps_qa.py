@@ -34,7 +34,9 @@ def read(row: Row, hints: Hints) -> Values:
 
 def write(record: Record) -> Values:
     spoken = [turn.content for turn in record.turns if turn.role != "system"]
-    cells = [f"Question: {question} Answer: {answer}" for question, answer in zip(spoken[::2], spoken[1::2])]
+    cells = [
+        f"Question: {question} Answer: {answer}" for question, answer in zip(spoken[::2], spoken[1::2], strict=False)
+    ]
     name = first_clip(record).removesuffix(ENDING)
     return {"id": name, **dict(zip(CELLS, [*cells, "", "", ""], strict=False))}
 

@@ -1,4 +1,4 @@
-"""ClothoAQA: file_name, QuestionText, answer, confidence; a row for each of three annotators. The split is in the name."""
+"""ClothoAQA: file_name, QuestionText, answer, confidence; one row an annotator, three a question."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from lalm.data.records import Record
 
 def read(row: Row, hints: Hints) -> Values:
     answer = row.need("answer")
-    row.get("confidence", str, "") if "confidence" not in row else None
+    if "confidence" not in row:
+        row.get("confidence", str, "")
     return {
         "audio": [row.need("file_name")],
         "turns": question_answer(row.need("QuestionText"), answer),

@@ -213,7 +213,8 @@ def _write_csv(form: Format, path: Path, records: Iterable[Record], plain: bool)
     with _replacing(path) as out, _replacing(extra_path(path)) as extra:
         writer = csv.writer(out, lineterminator="\r\n")
         writer.writerow(columns)
-        for count, record in enumerate(chain([first] if first is not None else [], stream), start=1):
+        for record in chain([first] if first is not None else [], stream):
+            count += 1
             values, extension = row_of_record(form, record, tuple(columns))
             writer.writerow(values.values())
             if not plain:
