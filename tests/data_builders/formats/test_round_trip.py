@@ -67,7 +67,7 @@ def read_all(form, path):
 
 @pytest.mark.parametrize("name", FORMATS)
 @settings(
-    max_examples=40,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
