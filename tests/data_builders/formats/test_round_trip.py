@@ -39,16 +39,12 @@ def records(draw) -> Record:
         turns += [{"role": "user", "content": user}, {"role": "assistant", "content": draw(said)}]
     if draw(st.integers(0, 9)) == 0:
         turns.pop()
-    choices = None
-    if turns[-1]["role"] == "assistant" and draw(st.booleans()):
-        choices = list(dict.fromkeys([turns[-1]["content"].strip(), draw(texts).strip()]))
-    return Record.model_validate(
+    record = Record.model_validate(
         {
             "id": draw(texts),
             "audio": audio,
             "turns": turns,
             "task": draw(said),
-            "choices": choices,
             "answer_type": draw(st.sampled_from(["open", "choice", "yes_no", "number", "transcript"])),
             "source": draw(st.just("") | texts),
             "split": draw(st.sampled_from(["train", "validation", "test"])),
@@ -57,6 +53,8 @@ def records(draw) -> Record:
             "meta": draw(st.dictionaries(texts, free, max_size=2)),
         }
     )
+    wanted = record.answer is not None and draw(st.booleans())
+    return record.model_copy(update={"choices": (record.answer, f"not {record.answer}")}) if wanted else record
 
 
 def read_all(form, path):
