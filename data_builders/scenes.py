@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from data_builders.clips import SAMPLE_RATE_HZ, Clip
+from data_builders.effects import PLAIN, Effects, filtered, reverberated, to_side, with_background
 from data_builders.variants import at_level, faded, trimmed
 
 LONGEST_EVENT_SECONDS = 1.7
 LONGEST_SCENE_SECONDS = 8.0
 LEVELS_DB = (-34.0, -26.0, -18.0)
 """RMS levels, 8 dB apart: two events at different levels differ audibly."""
+SHORTEST_COVERED_SECONDS = 0.5
+"""A shorter event is not covered by the next one: nobody would hear which came first."""
 SPEECH_LABEL = "speech"
 
 
@@ -33,6 +38,12 @@ class Event:
     duration: float
     level_db: float
     peak_db: float
+    side: str | None = None
+    """left or right, in a scene of two channels"""
+
+    @property
+    def end(self) -> float:
+        return round(self.onset + self.duration, 3)
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,8 @@ class Scene:
     """What is known of a composed clip: its events in the order they begin."""
 
     events: tuple[Event, ...]
+    effects: dict[str, Any] = field(default_factory=dict)
+    """What was done to the whole: background and its SNR, reverberation, filters."""
 
     @property
     def labels(self) -> list[str]:
@@ -51,7 +64,12 @@ class Scene:
         return found[0] if len(found) == 1 else None
 
     def to_json(self) -> list[dict[str, object]]:
-        return [asdict(event) for event in self.events]
+        return [{key: value for key, value in vars(event).items() if value is not None} for event in self.events]
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether any two events sound at the same time."""
+        return any(later.onset < event.end for event, later in pairwise(self.events))
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,7 @@ class ScenePlan:
     clips: tuple[Clip, ...]
     levels_db: tuple[float, ...]
     gaps: tuple[float, ...]
+    effects: Effects = PLAIN
 
 
 def plan_scene(bank: Mapping[str, Sequence[Clip]], rng: random.Random) -> ScenePlan:
@@ -95,7 +114,10 @@ def compose(plan: ScenePlan, waves: Sequence[np.ndarray], rng: random.Random) ->
     """
     parts, events = [], []
     cursor = round(plan.gaps[0] * SAMPLE_RATE_HZ)
-    for clip, level_db, gap, wave in zip(plan.clips, plan.levels_db, plan.gaps[1:], waves, strict=True):
+    overlaps, sides = plan.effects.overlaps, plan.effects.sides
+    for place, (clip, level_db, gap, wave) in enumerate(
+        zip(plan.clips, plan.levels_db, plan.gaps[1:], waves, strict=True)
+    ):
         part = faded(_whole_milliseconds(trimmed(wave, rng.uniform(0.5, LONGEST_EVENT_SECONDS))), 0.02)
         if not len(part):
             raise ValueError(f"{clip.id} is silent")
@@ -114,15 +136,48 @@ def compose(plan: ScenePlan, waves: Sequence[np.ndarray], rng: random.Random) ->
                 round(len(part) / SAMPLE_RATE_HZ, 3),
                 round(float(level_db), 1),
                 round(20 * float(np.log10(min(peak, 0.98))), 1),
+                sides[place] if sides else None,
             )
         )
-        parts.append((cursor, part))
-        cursor += len(part) + round(gap * SAMPLE_RATE_HZ)
-    total = np.zeros(cursor, np.float32)
+        parts.append((cursor, to_side(part, sides[place]) if sides else part))
+        covered = overlaps[place] if place < len(overlaps) else 0.0
+        if covered and len(part) >= SHORTEST_COVERED_SECONDS * SAMPLE_RATE_HZ:
+            cursor += _milliseconds(len(part) * (1 - covered))
+        else:
+            cursor += len(part) + round(gap * SAMPLE_RATE_HZ)
+    length = max([cursor, *(start + len(part) for start, part in parts)])
+    total = np.zeros((length, *parts[0][1].shape[1:]), np.float32)
     for start, part in parts:
         total[start : start + len(part)] += part
-    noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(cursor).astype(np.float32)
-    return total + noise * 10 ** (-62 / 20), Scene(tuple(events))
+    noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(total.shape).astype(np.float32)
+    total += noise * 10 ** (-62 / 20)
+    if plan.effects == PLAIN:
+        return total, Scene(tuple(events))
+    sounding = np.concatenate([np.ravel(part) for _, part in parts])
+    total = _changed(total, plan.effects, float(np.sqrt(np.mean(np.square(sounding)))), rng)
+    peak = float(np.abs(total).max())
+    if peak > 0.98:
+        total, lower = total * np.float32(0.98 / peak), 20 * float(np.log10(0.98 / peak))
+        events = [
+            replace(event, level_db=round(event.level_db + lower, 1), peak_db=round(event.peak_db + lower, 1))
+            for event in events
+        ]
+    return total, Scene(tuple(events), plan.effects.to_json())
+
+
+def _changed(wave: np.ndarray, effects: Effects, events_rms: float, rng: random.Random) -> np.ndarray:
+    """The mixed events with the effects of the whole: reverberation, then background, then filter."""
+    if effects.reverb_seconds:
+        wave = reverberated(wave, effects.reverb_seconds, rng.getrandbits(32))
+    if effects.background:
+        wave = with_background(wave, events_rms, effects.background, effects.snr_db, rng.getrandbits(32))
+    return filtered(wave, effects.filter, effects.cutoff_hz) if effects.filter else wave
+
+
+def _milliseconds(samples: float) -> int:
+    """Whole milliseconds, in samples: onsets are stored so, and are exact."""
+    step = SAMPLE_RATE_HZ // 1000
+    return int(samples) // step * step
 
 
 def _whole_milliseconds(wave: np.ndarray) -> np.ndarray:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from data_builders.clips import Clip, Split, seeded
+from data_builders.effects import NO_EFFECTS, EffectShares, draw_effects
 from data_builders.scenes import ScenePlan, plan_scene, scene_label
 from data_builders.sources.asterisk import normalised
 from data_builders.variants import draw_variant
@@ -30,69 +31,9 @@ class Size:
     instruments_per_label: dict[Split, int]
     scenes: dict[Split, int]
     records: dict[Split, dict[str, int]] = field(default_factory=dict)
-
-
-_TRAIN = {
-    "transcription": 800,
-    "spoken_language": 450,
-    "spoken_digit": 300,
-    "spoken_letter": 320,
-    "spoken_word": 260,
-    "translation": 350,
-    "sound_name": 450,
-    "instrument_name": 728,
-    "scene_events": 300,
-    "scene_presence": 500,
-    "scene_order": 450,
-    "scene_count": 350,
-    "scene_compare": 350,
-    "description": 450,
-    "unanswerable": 270,
-}
-_TEST = {
-    "transcription": 45,
-    "spoken_language": 50,
-    "spoken_digit": 45,
-    "spoken_letter": 36,
-    "spoken_word": 34,
-    "translation": 40,
-    "sound_name": 48,
-    "instrument_name": 52,
-    "scene_events": 35,
-    "scene_presence": 40,
-    "scene_order": 40,
-    "scene_count": 36,
-    "scene_compare": 36,
-    "description": 40,
-    "unanswerable": 30,
-}
-SIZES = {
-    "quickstart": Size(
-        longest_speech_seconds=6.0,
-        prompts={"train": 900, "validation": 60, "test": 160},
-        closed_variants=2,
-        sounds_per_label={"train": 22, "validation": 3, "test": 6},
-        instruments_per_label={"train": 56, "validation": 3, "test": 4},
-        scenes={"train": 330, "validation": 20, "test": 60},
-        records={"train": _TRAIN, "validation": dict.fromkeys(_TRAIN, 10), "test": _TEST},
-    ),
-    "full": Size(
-        longest_speech_seconds=8.0,
-        prompts={"train": 10_000, "validation": 200, "test": 500},
-        closed_variants=6,
-        sounds_per_label={"train": 120, "validation": 5, "test": 8},
-        instruments_per_label={"train": 60, "validation": 12, "test": 24},
-        scenes={"train": 4_000, "validation": 60, "test": 200},
-        records={
-            "train": {
-                task: 5 * count if task.startswith(("scene", "sound", "instrument")) else 4 * count
-                for task, count in _TRAIN.items()
-            },
-            "validation": dict.fromkeys(_TRAIN, 20),
-            "test": {task: 3 * count for task, count in _TEST.items()},
-        },
-    ),
-}
+    effects: EffectShares = NO_EFFECTS
+    told: dict[Split, int] = field(default_factory=dict)
+    longest_told_seconds: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +78,7 @@ def select(
         stored += _labelled(
             here, "instrument", size.instruments_per_label[split], split, seed, testable(clips, splits, "instrument")
         )
+        stored += _told(here, stored, size, split, seed)
     scenes = [scene for split in size.scenes for scene in _scenes(clips, splits, size, split, seed)]
     return stored, scenes
 
@@ -155,7 +97,8 @@ def event_bank(clips: Sequence[Clip], splits: dict[str, Split], split: Split) ->
     bank: dict[str, list[Clip]] = defaultdict(list)
     for clip in clips:
         too_short = clip.kind == "speech" and (clip.facts.get("alone") or not 0.8 <= clip.seconds <= 5)
-        if splits[clip.group] == split and not too_short:
+        mixed = clip.facts.get("whole") or not scene_label(clip)
+        if splits[clip.group] == split and not too_short and not mixed:
             bank[scene_label(clip)].append(clip)
     return dict(bank)
 
@@ -196,11 +139,21 @@ def _labelled(
     return stored
 
 
+def _told(clips: list[Clip], stored: list[StoredClip], size: Size, split: Split, seed: int) -> list[StoredClip]:
+    """Whole recordings that a corpus tells something of, beyond those that are stored for another reason."""
+    have = {entry.id for entry in stored}
+    short = [clip for clip in clips if clip.facts.get("told") and clip.seconds <= size.longest_told_seconds]
+    rest = [clip for clip in short if clip.id not in have]
+    seeded(seed, "told", split).shuffle(rest)
+    return [_stored(clip, split, seed) for clip in rest[: size.told.get(split, 0)]]
+
+
 def _stored(clip: Clip, split: Split, seed: int, variant: int = 0) -> StoredClip:
     name = f"{clip.id}-v{variant}" if variant else clip.id
     rng = seeded(seed, "stored", name)
     settings = draw_variant(rng, speech=clip.kind == "speech") if variant else None
-    return StoredClip(name, split, clip, settings, telephone=clip.kind != "speech" and rng.random() < 0.5)
+    telephone = clip.kind != "speech" and rng.random() < 0.5 and not clip.facts.get("told")
+    return StoredClip(name, split, clip, settings, telephone=telephone)
 
 
 def _scenes(clips: Sequence[Clip], splits: dict[str, Split], size: Size, split: Split, seed: int) -> list[StoredScene]:
@@ -221,5 +174,9 @@ def _scenes(clips: Sequence[Clip], splits: dict[str, Split], size: Size, split: 
             plan = plan_scene({label: here[label] for label in ("speech", *others)}, rng)
         else:
             plan = plan_scene(here, rng)
-        scenes.append(StoredScene(name, split, plan, telephone=rng.random() < 0.5))
+        telephone = rng.random() < 0.5
+        if size.effects != NO_EFFECTS:
+            effects = draw_effects(size.effects, len(plan.clips), seeded(seed, "effects", name))
+            plan = replace(plan, effects=effects)
+        scenes.append(StoredScene(name, split, plan, telephone))
     return scenes

@@ -25,8 +25,8 @@ from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from data_builders.row_sources import RowSource, record_of_columns
-from lalm.data.records import Record, parse_record
+from data_builders.row_sources import RowSource
+from lalm.data.records import Record, parse_record, record_of_columns
 from lalm.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -60,6 +60,7 @@ class Job:
     form: Format
     rows_per_shard: int
     audio_root: Path | None
+    prefix: str = "shard"
 
 
 def write_shards(
@@ -176,7 +177,7 @@ def write_shard(number: int, job: Job) -> Shard:
     """Writes one shard, unless a whole one with its note is there."""
     start = number * job.rows_per_shard
     rows = min(job.rows_per_shard, job.source.count() - start)
-    path = job.out / f"shard-{number:05d}{ENDINGS[job.form]}"
+    path = job.out / f"{job.prefix}-{number:05d}{ENDINGS[job.form]}"
     note = job.out / NOTES / f"{path.name}.json"
     if note.is_file() and path.is_file():
         shard = Shard(**json.loads(note.read_text(encoding="utf-8")))

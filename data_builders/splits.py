@@ -1,6 +1,6 @@
 """Who is held out: groups of clips go to train, validation or test before anything else is made from them.
 
-Three rules, by what the clips are:
+Where a corpus has splits of its own (`facts["split"]`), its clips keep them. Else three rules, by what the clips are:
 - a prompt (running speech): the group is the prompt in every language, so no sentence of the test was read in training;
 - a digit, letter or word said alone, of a closed set: one recording is held out of those that sound alike (the same
   word by another voice, or the same digit within a prompt, stays in training);
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from data_builders.clips import Clip, Split, seeded
+from data_builders.clips import SPLITS, Clip, Split, seeded
 
 TEST_SHARE_PROMPTS = 0.18
 VALIDATION_SHARE_PROMPTS = 0.05
@@ -24,13 +24,21 @@ TEST_CLOSED = {"digit": 10, "letter": 36, "word": 34}
 def assign_splits(clips: Sequence[Clip], seed: int) -> dict[str, Split]:
     """The split of every group. The same seed and clips give the same answer, in whatever order the clips come."""
     clips = sorted(clips, key=lambda clip: clip.id)
-    splits: dict[str, Split] = {}
+    ranked = sorted((clip for clip in clips if clip.facts.get("split") in SPLITS), key=_official_rank)
+    official = {clip.group: clip.facts["split"] for clip in ranked}
+    clips = [clip for clip in clips if clip.group not in official]
+    splits: dict[str, Split] = dict(official)
     splits.update(_split_labels([clip for clip in clips if clip.kind != "speech"], seed))
     splits.update(_split_closed([clip for clip in clips if clip.facts.get("alone")], seed))
     splits.update(
         _split_prompts([clip for clip in clips if clip.kind == "speech" and not clip.facts.get("alone")], seed)
     )
     return splits
+
+
+def _official_rank(clip: Clip) -> int:
+    """A group that a corpus put into several splits goes where it does least harm: to the test before validation."""
+    return SPLITS.index(clip.facts["split"])
 
 
 def leaks(groups_by_split: dict[str, Iterable[str]]) -> list[str]:

@@ -1,17 +1,20 @@
-"""What a file of records holds: counts, answers, lengths, and how far one gets without listening."""
+"""Counts over records: per task how many, which answers, and what can be scored without listening.
+
+Records are read one at a time; what is kept is a count for each different question and answer.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 from lalm.data.records import Record
 
 
 @dataclass(frozen=True)
 class TaskStats:
-    """One task of a file. Shares are 0 to 1; `chance` is a blind pick of the listed choices, 0 without any."""
+    """One task of one split. Shares are 0 to 1."""
 
     task: str
     records: int
@@ -20,36 +23,48 @@ class TaskStats:
     majority_answer: str
     majority: float
     chance: float
-    median_answer_letters: int
+    """The expected share of a blind pick among the choices; 0 where a record has none."""
+    answer_chars: float
+
+
+@dataclass
+class _Counted:
+    records: int = 0
+    clips: set[tuple[str, ...]] = field(default_factory=set)
+    answers: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
+    chance: float = 0.0
 
 
 def task_stats(records: Iterable[Record]) -> list[TaskStats]:
-    """One row a task, in the order of first appearance."""
-    by_task: dict[str, list[Record]] = defaultdict(list)
+    """One row a task, in the order the tasks first occur."""
+    by_task: dict[str, _Counted] = defaultdict(_Counted)
     for record in records:
-        by_task[record.task].append(record)
+        found = by_task[record.task]
+        found.records += 1
+        found.clips.add(record.audio)
+        found.answers[record.answer or ""] += 1
+        found.lengths[len(record.answer or "")] += 1
+        found.chance += 1 / len(record.choices) if record.choices else 0.0
     rows = []
-    for task, members in by_task.items():
-        answers = Counter(record.answer or "" for record in members)
-        best, times = answers.most_common(1)[0]
-        lengths = sorted(len(record.answer or "") for record in members)
-        chance = sum(1 / len(record.choices) for record in members if record.choices) / len(members)
+    for task, found in by_task.items():
+        best, times = found.answers.most_common(1)[0]
         rows.append(
             TaskStats(
                 task,
-                len(members),
-                len({record.audio for record in members}),
-                len(answers),
+                found.records,
+                len(found.clips),
+                len(found.answers),
                 best,
-                times / len(members),
-                chance,
-                lengths[len(lengths) // 2],
+                times / found.records,
+                found.chance / found.records,
+                _middle(found.lengths),
             )
         )
     return rows
 
 
-def blind_accuracy(train: Sequence[Record], test: Sequence[Record]) -> dict[str, float]:
+def blind_accuracy(train: Iterable[Record], test: Iterable[Record]) -> dict[str, float]:
     """Per task, how often the commonest training answer to the same words of a question is right: no audio is heard.
 
     A question with options takes the option that training answered most often for the task.
@@ -68,3 +83,13 @@ def blind_accuracy(train: Sequence[Record], test: Sequence[Record]) -> dict[str,
         right[record.task] += guess == record.answer
         total[record.task] += 1
     return {task: right[task] / total[task] for task in total}
+
+
+def _middle(lengths: Counter[int]) -> int:
+    """The value that stands at half of the sorted lengths."""
+    place = sum(lengths.values()) // 2
+    for length in sorted(lengths):
+        place -= lengths[length]
+        if place < 0:
+            return length
+    return 0

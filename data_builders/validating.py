@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from data_builders.shards import MANIFEST, file_sha256, read_manifest, read_shard
+from data_builders.shards import ENDINGS, MANIFEST, file_sha256, read_manifest, read_shard
 from lalm.audio.io import probe_audio
 from lalm.data.records import scan_records
 from lalm.errors import AudioError, DataError
@@ -41,7 +41,10 @@ def validate(path: Path, *, audio: bool = True) -> Checked:
         _check_file(path, found, audio)
     elif (path / MANIFEST).is_file():
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        (_check_shards if "shards" in manifest else _check_built)(path, found, audio)
+        if "shards" in manifest:
+            _check_shards(path, found, audio)
+        if "counts" in manifest:
+            _check_built(path, found, audio)
     else:
         raise DataError(f"{path}: is no file of records and no folder with {MANIFEST}.")
     return found
@@ -110,7 +113,8 @@ def _check_shards(folder: Path, found: Checked, audio: bool) -> None:
         found.rows += rows
     if found.rows != manifest["request"]["rows"] and not found.problems:
         found.add(f"{folder}: {found.rows} rows where the manifest says {manifest['request']['rows']}.")
-    for extra in sorted(path.name for path in folder.glob("shard-*") if path.name not in names):
+    found_here = (path.name for ending in ENDINGS.values() for path in folder.glob(f"*{ending}"))
+    for extra in sorted(name for name in found_here if name not in names):
         found.add(f"{folder / extra}: is not named by the manifest.")
 
 

@@ -9,7 +9,7 @@ import typer
 
 from data_builders.cli import app as data_app
 from lalm import __version__
-from lalm.commands import bench, cache, chat, check, doctor, evaluate, models, recipes, runs, show, train
+from lalm.commands import bench, cache, chat, check, convert, doctor, evaluate, models, recipes, runs, show, train
 from lalm.errors import LalmError
 
 USER_ERROR = 2
@@ -31,6 +31,7 @@ app.command()(show.show)
 app.command()(runs.runs)
 app.command()(doctor.doctor)
 app.command()(cache.cache)
+app.command()(convert.convert)
 app.add_typer(bench.app, name="bench")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(models.app, name="models")

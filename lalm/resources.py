@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from lalm.errors import ModelError
+from lalm.files import write_json
 from lalm.package_models import PACKAGE_MODELS, PackageModel, Wheel
 
 PACKAGE_PREFIX = "package:"
@@ -234,7 +235,7 @@ def file_fingerprint(path: str | os.PathLike[str]) -> str:
         if key not in memory:
             memory[key] = _sha256(file)
             with contextlib.suppress(OSError):  # A cache that cannot be written costs time only.
-                _write_json(memory_file, memory)
+                write_json(memory_file, memory)
         total.update(f"{file.name if path.is_dir() else ''}:{memory[key]};".encode())
     return total.hexdigest()
 
@@ -296,10 +297,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(temporary, path)

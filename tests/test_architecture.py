@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
     "lalm.errors": 0,
+    "lalm.files": 1,
     "lalm.data.records": 1,
     "lalm.ctranslate2": 1,
     "lalm.package_models": 1,
@@ -26,6 +27,7 @@ FLOORS = {
     "lalm.data": 5,
     "lalm.model": 5,
     "lalm.inference": 6,
+    "lalm.conversion": 6,
     "lalm.auto": 6,
     "lalm": 7,
     "lalm.training": 8,
@@ -51,7 +53,7 @@ FORBIDDEN = {
 PROCESSOR_BUILDERS = {"lalm/model/build.py", "lalm/model/checkpoint.py", "lalm/model/plan.py"}
 """Where a model gets its processor; the rest of `model` knows nothing of text."""
 
-DATA_BUILDERS_USE = {"lalm.errors", "lalm.data.records", "lalm.audio", "lalm.resources"}
+DATA_BUILDERS_USE = {"lalm.errors", "lalm.files", "lalm.data.records", "lalm.audio", "lalm.resources"}
 
 WRAPPERS = {
     "peft": {"lalm/model/decoder.py"},
@@ -78,6 +80,7 @@ TORCH_FREE = (
     "lalm",
     "lalm.cli",
     "lalm.errors",
+    "lalm.files",
     "lalm.resources",
     "lalm.audio.io",
     "lalm.audio.lengths",

@@ -80,6 +80,15 @@ GOLDEN = {
         "User: Compare <|audio|> and <|audio|>.\nAssistant:{ Both bark.</s>}\n",
         "<s>User: What is heard?\nAssistant:",
     ),
+    "qwen2_audio": (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nAudio 1: <|audio_bos|><|audio|><|audio_eos|>\nWhat is heard?<|im_end|>\n"
+        "<|im_start|>assistant\n{A dog.<|im_end|>}\n"
+        "<|im_start|>user\nCompare Audio 2: <|audio_bos|><|audio|><|audio_eos|>\n and "
+        "Audio 3: <|audio_bos|><|audio|><|audio_eos|>\n.<|im_end|>\n"
+        "<|im_start|>assistant\n{Both bark.<|im_end|>}\n",
+        "<|im_start|>user\nWhat is heard?<|im_end|>\n<|im_start|>assistant\n",
+    ),
     "salmonn": (
         "<s>Be brief.\nUSER: <Speech><|audio|></Speech> What is heard?\nASSISTANT:{ A dog.</s>}\n"
         "USER: Compare <Speech><|audio|></Speech> and <Speech><|audio|></Speech> .\nASSISTANT:{ Both bark.</s>}\n",

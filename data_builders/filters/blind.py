@@ -15,9 +15,10 @@ import hashlib
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from itertools import islice
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -30,6 +31,8 @@ MOST_ANSWERS = 20
 STANDARD_ERRORS = 2.0
 FOLDS = 5
 BATCH = 1024
+MOST_HELD = 300_000
+"""Up to so many questions keep their hashed features between passes (about 1 kB each); more are hashed at each pass."""
 WORD = re.compile(r"\w+", re.UNICODE)
 
 
@@ -44,6 +47,8 @@ class BlindScorer(Protocol):
         """One log-likelihood, or any score that grows with it, for each option."""
         ...
 
+    # A scorer may also have score_many(questions), which gives the same for a list of them, in order.
+
 
 @dataclass(frozen=True)
 class Closed:
@@ -55,6 +60,16 @@ class Closed:
     options: tuple[str, ...]
     answer: int
     group: str
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """A batch of questions as the classifier sees it: for each option its sparse row, whether it is right, its fold."""
+
+    features: Any
+    labels: np.ndarray
+    folds: np.ndarray
+    num_options: list[int]
 
 
 @dataclass(frozen=True)
@@ -104,8 +119,9 @@ class Blind:
         questions = closed_questions(records)
         self.scorer.fit(lambda: questions)
         by_task: dict[str, list[tuple[float, str, bool, Closed]]] = defaultdict(list)
-        for question in questions:
-            scores = np.asarray(self.scorer.score(question), np.float64)
+        many = getattr(self.scorer, "score_many", None) or (lambda rows: map(self.scorer.score, rows))
+        for question, found in zip(questions, many(questions), strict=True):
+            scores = np.asarray(found, np.float64)
             right, sureness = _right(scores, question.answer)
             self._found[question.id] = right
             by_task[question.task].append((sureness, question.id, right, question))
@@ -182,50 +198,64 @@ class BagOfWords:
         self._models = [
             SGDClassifier(loss="log_loss", alpha=1e-5, random_state=self.seed, average=True) for _ in range(self.folds)
         ]
-        for _ in range(self.passes):
-            batch: list[Closed] = []
-            for question in questions():
-                batch.append(question)
-                if len(batch) == BATCH:
-                    self._learn(batch)
-                    batch = []
-            if batch:
+        held: list[Hashed] | None = []
+        for number in range(self.passes):
+            for batch in self._batches(questions()) if held is None or number == 0 else held:
                 self._learn(batch)
+                if number == 0 and held is not None:
+                    held.append(batch)
+                    if len(held) * BATCH > MOST_HELD:
+                        held = None
 
     def score(self, question: Closed) -> Sequence[float]:
         """The log-odds of each option, by the model of the fold that left the clip out."""
-        model = self._models[self._fold(question.group)]
-        if not hasattr(model, "coef_"):
-            return [0.0] * len(question.options)
-        features = self._hasher.transform([features_of(question, place) for place in range(len(question.options))])
-        return model.decision_function(features).tolist()
+        return next(self.score_many([question]))
 
-    def _learn(self, batch: list[Closed]) -> None:
-        rows = [(question, place) for question in batch for place in range(len(question.options))]
-        features = self._hasher.transform([features_of(question, place) for question, place in rows])
-        labels = np.array([place == question.answer for question, place in rows])
-        folds = np.array([self._fold(question.group) for question, _ in rows])
+    def score_many(self, questions: Iterable[Closed]) -> Iterator[list[float]]:
+        """`score` of each question, in order."""
+        for batch in self._batches(questions):
+            scores = np.zeros(len(batch.folds))
+            for fold, model in enumerate(self._models):
+                if (chosen := batch.folds == fold).any() and hasattr(model, "coef_"):
+                    scores[chosen] = model.decision_function(batch.features[chosen])
+            yield from (part.tolist() for part in np.split(scores, np.cumsum(batch.num_options)[:-1]))
+
+    def _batches(self, questions: Iterable[Closed]) -> Iterator[Hashed]:
+        waiting = iter(questions)
+        while batch := list(islice(waiting, BATCH)):
+            yield Hashed(
+                self._hasher.transform(row for question in batch for row in features_of(question)),
+                np.array([place == question.answer for question in batch for place in range(len(question.options))]),
+                np.array([self._fold(question.group) for question in batch for _ in question.options]),
+                [len(question.options) for question in batch],
+            )
+
+    def _learn(self, batch: Hashed) -> None:
         for fold, model in enumerate(self._models):
-            if (chosen := folds != fold).any():
-                model.partial_fit(features[chosen], labels[chosen], classes=[False, True])
+            if (chosen := batch.folds != fold).any():
+                model.partial_fit(batch.features[chosen], batch.labels[chosen], classes=[False, True])
 
     def _fold(self, group: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self.seed}:{group}".encode()).digest()[:4]) % self.folds
 
 
-def features_of(question: Closed, place: int) -> list[str]:
-    """The features of one option of a question, as texts to hash."""
-    option = question.options[place].casefold()
-    lengths = [len(other) for other in question.options]
-    listed = {other.casefold() for other in question.options}
-    words = set(WORD.findall(question.text.casefold())) - {word for other in listed for word in WORD.findall(other)}
-    found = [f"option {question.task}={option}", f"place {place} of {len(lengths)}"]
-    if len(set(lengths)) > 1:
-        found += ["longest"] * (lengths[place] == max(lengths)) + ["shortest"] * (lengths[place] == min(lengths))
-    found += [f"word {word} & {option}" for word in sorted(words)]
-    found += [f"word of option {word}" for word in WORD.findall(option)]
-    if option in question.text.casefold():
-        found.append(f"said in the question by {question.task}")
+def features_of(question: Closed) -> list[list[str]]:
+    """The features of each option of a question, as texts to hash."""
+    text = question.text.casefold()
+    options = [option.casefold() for option in question.options]
+    lengths = [len(option) for option in question.options]
+    words_of = [WORD.findall(option) for option in options]
+    words = sorted(set(WORD.findall(text)) - {word for row in words_of for word in row})
+    found = []
+    for place, option in enumerate(options):
+        row = [f"option {question.task}={option}", f"place {place} of {len(lengths)}"]
+        if len(set(lengths)) > 1:
+            row += ["longest"] * (lengths[place] == max(lengths)) + ["shortest"] * (lengths[place] == min(lengths))
+        row += [f"word {word} & {option}" for word in words]
+        row += [f"word of option {word}" for word in words_of[place]]
+        if option in text:
+            row.append(f"said in the question by {question.task}")
+        found.append(row)
     return found
 
 
@@ -239,7 +269,12 @@ def closed_questions(records: Iterable[Record]) -> list[Closed]:
         if len(answers[record.task]) <= MOST_ANSWERS:
             answers[record.task][record.answer] += 1
         group = record.audio[0] if record.audio else record.id
-        kept.append((record.id, record.task, record.question, record.choices, record.answer, group))
+        choices, answer = record.choices, record.answer
+        named = record.meta.get("options")
+        if choices and answer in choices and named and len(named) == len(choices):
+            # Behind the letters stand names, and a name can give itself away.
+            choices, answer = tuple(named), named[choices.index(answer)]
+        kept.append((record.id, record.task, record.question, choices, answer, group))
     closed = {
         task: tuple(sorted(counts))
         for task, counts in answers.items()

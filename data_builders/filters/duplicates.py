@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,8 +37,18 @@ class Duplicates:
 
     name = "duplicates"
 
-    def __init__(self, folder: Path, *, of: Of = "record", near: bool = True, text_threshold: float = TEXT_THRESHOLD):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        of: Of = "record",
+        near: bool = True,
+        text_threshold: float = TEXT_THRESHOLD,
+        digests: Mapping[str, str] | None = None,
+    ):
         """`folder` is what audio paths are relative to; without `near`, only equal samples and equal words count.
+
+        `digests` (path -> digest of its content) saves decoding, where only equal clips count.
 
         Raises:
             DataError: for an unknown `of`.
@@ -45,7 +56,7 @@ class Duplicates:
         if of not in ("record", "audio", "text"):
             raise DataError(f"duplicates: of '{of}' is not known. Accepted: record, audio, text.")
         self.folder, self.of, self.near = folder, of, near
-        self.sounds = SoundIds(folder, near=near)
+        self.sounds = SoundIds(folder, near=near, digests=digests)
         self._texts: dict[tuple[str, ...], TextIds] = {}
         self._threshold = text_threshold
         self._seen_sounds: dict[tuple[str, ...], str] = {}
@@ -71,8 +82,8 @@ class Duplicates:
 class SoundIds:
     """The identity of clips: two files of one recording get one id, which is the first one's path."""
 
-    def __init__(self, folder: Path, *, near: bool = True):
-        self.folder, self.near = folder, near
+    def __init__(self, folder: Path, *, near: bool = True, digests: Mapping[str, str] | None = None):
+        self.folder, self.near, self._digests = folder, near, {} if near else dict(digests or {})
         self._by_hash: dict[str, str] = {}
         self._index = FingerprintIndex(min_share=0.9)
         self._by_path: OrderedDict[str, str] = OrderedDict()
@@ -85,6 +96,8 @@ class SoundIds:
         """
         if path in self._by_path:
             return self._by_path[path]
+        if path in self._digests:
+            return self._by_hash.setdefault(self._digests[path], path)
         wave = load_audio(self.folder / path, RATE_HZ)
         digest = audio_hash(wave)
         found = self._by_hash.get(digest)

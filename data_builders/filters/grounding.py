@@ -29,7 +29,14 @@ NEGATION_REACH = 4
 """How many words before a name a negation counts: "there is no sound of a dog"."""
 TIME = re.compile(r"\b(\d+(?:\.\d+)?)\s*(?:s|sec|seconds?)\b")
 TIME_SLACK_SECONDS = 0.5
-NOT_JUDGED = ("unanswerable", "translation", "transcription")
+NOT_JUDGED = (
+    "unanswerable",
+    "unanswerable_options",
+    "unanswerable_unrelated",
+    "translation",
+    "transcription",
+    "scene_absent",
+)
 """Their answers do not describe the sounds of the clip."""
 
 

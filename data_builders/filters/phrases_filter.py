@@ -20,7 +20,7 @@ from lalm.data.records import Record
 from lalm.errors import DataError
 
 KINDS = ("refusal", "leakage", "markers")
-UNANSWERABLE_TASKS = ("unanswerable",)
+UNANSWERABLE_TASKS = ("unanswerable", "unanswerable_options", "unanswerable_unrelated")
 SPOKEN_TASKS = ("transcription", "translation")
 """Their answers are words that somebody said, and people do say that they are sorry."""
 SCRIPTS_WITHOUT_SPACES = re.compile(r"[㐀-鿿぀-ヿ]")

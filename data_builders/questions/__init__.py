@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_builders.questions import scenes, sounds, speech
+from data_builders.questions import composed, constraints, music, pairs, relations, scenes, sounds, speech, told
 from data_builders.questions.base import CANNOT_TELL, Context, Family, IllPosed, Question, Subject
 from data_builders.questions.unanswerable import unanswerable
 
@@ -22,9 +22,37 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "scene_order": (scenes.scene_order,),
     "scene_count": (scenes.scene_count,),
     "scene_compare": (scenes.scene_compare,),
-    "description": (speech.description, sounds.description, scenes.description),
+    "description": (told.caption, speech.description, sounds.description, scenes.description),
     "unanswerable": (unanswerable,),
+    "scene_absent": (relations.scene_absent,),
+    "scene_between": (relations.scene_between,),
+    "scene_before": (relations.scene_before,),
+    "scene_duration": (relations.scene_duration,),
+    "scene_most": (relations.scene_most,),
+    "scene_overlap": (relations.scene_overlap,),
+    "scene_side": (relations.scene_side,),
+    "note_count": (music.note_count,),
+    "melody_direction": (music.melody_direction,),
+    "interval": (music.interval,),
+    "pitch": (music.pitch,),
+    "tempo": (music.tempo,),
+    "pair_contains": (pairs.pair_contains,),
+    "pair_more": (pairs.pair_more,),
+    "pair_same": (pairs.pair_same,),
+    "multiple_choice": (composed.multiple_choice,),
+    "dialogue": (composed.dialogue,),
+    "instruction": (constraints.instruction,),
+    "unanswerable_options": (composed.unanswerable_options,),
+    "unanswerable_unrelated": (composed.unanswerable_unrelated,),
+    "told_question": (told.told_question,),
+    "emotion": (told.emotion,),
+    "pair_speaker": (told.pair_speaker,),
+    "event_order": (told.event_order,),
+    "tempo_bpm": (told.tempo_bpm,),
+    "musical_key": (told.musical_key,),
 }
+PAIRED = frozenset(("pair_contains", "pair_more", "pair_same", "pair_speaker"))
+"""Tasks that ask about two clips."""
 TASKS = tuple(FAMILIES)
 
 

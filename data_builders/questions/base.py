@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from data_builders.clips import Clip
 from data_builders.scenes import Scene
@@ -22,6 +23,8 @@ class Subject:
     scene: Scene | None = None
     original: bool = True
     """False for a variant of another stored clip: it is asked less."""
+    second: Subject | None = None
+    """The other clip, of a question about two."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,21 @@ class Question:
     answer_type: AnswerType = "open"
     guards: tuple[Guard, ...] = ()
     """What balance.py keeps level; none where answers are free."""
+    meta: dict[str, Any] = field(default_factory=dict)
+    """What a scorer must know besides, for the record's `meta`: the constraint on an answer."""
+    earlier: tuple[Question, ...] = ()
+    """The questions of the turns before this one, in a conversation of several."""
+
+
+def name_guards(key: str, answer: str, wrong: Sequence[str], rng: random.Random) -> tuple[Guard, ...]:
+    """Keeps each name as often right as its share of the options says, in questions with so many options.
+
+    Of k options k - 1 are wrong: a wrong name counts for one of k - 1 answers, drawn, and all k are kept level.
+    """
+    places = tuple(f"wrong {place}" for place in range(1, len(wrong) + 1))
+    space = ("right", *places)
+    guards = [Guard(f"{key} {len(space)} {answer}", "right", space, lead=3)]
+    return (*guards, *(Guard(f"{key} {len(space)} {name}", rng.choice(places), space, lead=3) for name in wrong))
 
 
 @dataclass(frozen=True)

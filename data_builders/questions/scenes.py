@@ -7,6 +7,8 @@ longer or louder. What does not hold is ill-posed and not asked.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from functools import lru_cache
 
 from data_builders.questions.base import Context, Guard, IllPosed, Question, Subject, with_article, with_the
 from data_builders.questions.speech import listed
@@ -48,6 +50,15 @@ NEAR = {
     "finger snap": ("snare drum", "tabla"),
 }
 
+ALIKE = (
+    # The kinds of one family overlap for a listener.
+    frozenset(("bell", "chime")),
+    frozenset(("violin", "string orchestra")),
+    frozenset(("electric guitar", "guitar")),
+    frozenset(("synth bass", "bass guitar")),
+    frozenset(("drum loop", "kick drum", "snare drum", "cymbal", "tom drum")),
+)
+
 
 def scene_events(subject: Subject, context: Context, rng: random.Random) -> Question | IllPosed:
     """All events in order, separated by commas."""
@@ -64,15 +75,7 @@ def scene_presence(subject: Subject, context: Context, rng: random.Random) -> Qu
     if rng.random() < 0.5:
         label, answer = rng.choice(present), "yes"
     else:
-        absent = [name for name in context.scene_labels if name not in present]
-        # The kinds of one family overlap for a listener: a bell is not called absent where bells play.
-        near = [
-            name
-            for here in present
-            for name in NEAR.get(here, ())
-            if name in absent and not _same_to_an_ear(name, present)
-        ]
-        absent = [name for name in absent if not _same_to_an_ear(name, present)]
+        absent, near = surely_absent(tuple(present), context.scene_labels)
         label = rng.choice(near) if near and rng.random() < 0.5 else rng.choice(absent)
         answer = "no"
     return Question(
@@ -114,7 +117,7 @@ def scene_count(subject: Subject, context: Context, rng: random.Random) -> Quest
     scene = subject.scene
     if scene is None:
         return IllPosed("no scene")
-    if rng.random() < 0.6:
+    if rng.random() < 0.6 and not scene.overlaps:
         space: tuple[str, ...] = NUMBERS[1:]
         answer = NUMBERS[len(scene.events) - 1]
         return Question(
@@ -142,6 +145,10 @@ def scene_compare(subject: Subject, context: Context, rng: random.Random) -> Que
         return IllPosed("fewer than two sounds that are heard once")
     first, second = rng.sample(single, 2)
     kind = rng.choice(("longer", "louder"))
+    if kind == "louder" and "filter" in scene.effects:
+        return IllPosed("a filter changes how loud a sound is")
+    if kind == "longer" and ("reverb_seconds" in scene.effects or scene.overlaps):
+        return IllPosed("the end of a sound is not heard")
     if kind == "longer":
         more, less = sorted((first, second), key=lambda event: -event.duration)
         clear = more.duration >= less.duration * LONGER_RATIO and more.duration - less.duration >= LONGER_SECONDS
@@ -171,16 +178,19 @@ def description(subject: Subject, context: Context, rng: random.Random) -> Quest
     """One sentence on a scene: its events in order."""
     if subject.scene is None:
         return IllPosed("no scene")
+    if subject.scene.overlaps:
+        return IllPosed("events overlap")
     parts = [with_article(label) for label in subject.scene.labels]
     return Question("description", f"{parts[0][0].upper()}{parts[0][1:]}, then {', then '.join(parts[1:])}.")
 
 
-def _same_to_an_ear(name: str, present: list[str]) -> bool:
-    alike = (
-        {"bell", "chime"},
-        {"violin", "string orchestra"},
-        {"electric guitar", "guitar"},
-        {"synth bass", "bass guitar"},
-        {"drum loop", "kick drum", "snare drum", "cymbal", "tom drum"},
-    )
-    return any(name in group and any(here in group for here in present) for group in alike)
+def same_to_an_ear(name: str, present: Sequence[str]) -> bool:
+    """Whether a listener may take a sound for one that is there: a bell is not called absent where bells play."""
+    return any(name in group and not group.isdisjoint(present) for group in ALIKE)
+
+
+@lru_cache(maxsize=4096)
+def surely_absent(present: tuple[str, ...], labels: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The labels that nobody can hear among those present, and those of them that sound like one of these."""
+    absent = tuple(name for name in labels if name not in present and not same_to_an_ear(name, present))
+    return absent, tuple(name for here in present for name in NEAR.get(here, ()) if name in absent)

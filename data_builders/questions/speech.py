@@ -31,6 +31,8 @@ def spoken_language(subject: Subject, context: Context, rng: random.Random) -> Q
         return IllPosed("no speech")
     if num_words(clip.text) < 3:
         return IllPosed("fewer than three words")
+    if clip.language not in LANGUAGES:
+        return IllPosed("not one of the languages that are asked for")
     choices = tuple(rng.sample(LANGUAGES, len(LANGUAGES)))
     return Question(
         "spoken_language",
@@ -62,7 +64,7 @@ def translation(subject: Subject, context: Context, rng: random.Random) -> Quest
     clip = subject.clip
     if clip is None or clip.language is None or clip.facts.get("alone"):
         return IllPosed("no prompt")
-    known = context.translations.get(clip.facts["key"], {})
+    known = {**context.translations.get(clip.facts.get("key", ""), {}), **clip.facts.get("translations", {})}
     own = len(normalised(clip.text or "").split())
     others = [language for language in LANGUAGES if language != clip.language and language in known]
     others = [name for name in others if 0.4 <= len(normalised(known[name]).split()) / max(own, 1) <= 2.5]
@@ -84,7 +86,7 @@ def description(subject: Subject, context: Context, rng: random.Random) -> Quest
     return Question(
         "description",
         f"Someone speaks {clip.language}.",
-        guards=(Guard("description of speech", clip.language, LANGUAGES),),
+        guards=(Guard("description of speech", clip.language, LANGUAGES),) if clip.language in LANGUAGES else (),
     )
 
 

@@ -187,7 +187,7 @@ def read_clips(fetched: dict[str, Fetched], seed: int) -> tuple[list[Clip], list
                         group=f"gm-{program:03d}",
                         kind="instrument",
                         label=label,
-                        facts={"notes": list(phrase.keys)},
+                        facts={"notes": list(phrase.keys), "beat_seconds": phrase.beat_seconds},
                         provenance={
                             "package": package.name,
                             "version": package.version,

@@ -15,7 +15,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from lalm.bench.machine import forget_peak, peak_memory_bytes
+from lalm.bench.machine import forget_peak, give_back_memory, peak_memory_bytes
 from lalm.errors import TrainingError
 
 KINDS = {
@@ -25,6 +25,7 @@ KINDS = {
     "qwen2_audio": "lalm.bench.peer_transformers:run_qwen2_audio",
     "matrix_peak": "lalm.bench.machine:report_matrix_peak",
     "loader": "lalm.bench.growth:run_loader",
+    "stream": "lalm.bench.loader:run_stream",
 }
 """A function of (run, pace) for each kind of side."""
 LAST_WORDS_SECONDS = 10
@@ -106,7 +107,9 @@ class _PipePace:
         self.connection.recv()
 
     def done(self, result: dict[str, Any]) -> None:
-        self.connection.send(result | {"peak_memory": peak_memory_bytes()})
+        result["peak_memory"] = peak_memory_bytes()
+        give_back_memory()
+        self.connection.send(result)
 
 
 def _serve(connection: Connection, kind: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lalm.bench.machine import peak_memory_bytes, status_bytes
+from lalm.bench.machine import AllocatedPeak, peak_memory_bytes
 from lalm.bench.ours import Pace
 from lalm.bench.sizes import Sizes, bench_recipe
 from lalm.bench.workload import Workload, write_workload
@@ -71,14 +71,16 @@ def run_loader(run: LoaderRun, pace: Pace) -> None:
         processor = build_processor(recipe, build_empty(recipe).audio_tower)
         clips = open_clip_store(recipe, processor)
         pace.wait()
-        before, started = status_bytes("RssAnon"), time.perf_counter()
-        data = build_stage_data(recipe, 0, processor, clips)
-        for item in range(0, len(data.dataset), max(1, len(data.dataset) // 32)):
-            data.dataset.plan[item]
+        started = time.perf_counter()
+        with AllocatedPeak() as memory:
+            data = build_stage_data(recipe, 0, processor, clips)
+            for item in range(0, len(data.dataset), max(1, len(data.dataset) // 32)):
+                data.dataset[item]
         pace.done(
             {
                 "num_records": run.num_records,
-                "loader_bytes": max(0, status_bytes("RssAnon") - before),
+                "loader_bytes": memory.kept_bytes,
+                "loader_peak_bytes": memory.grown_bytes,
                 "process_peak_bytes": peak_memory_bytes(),
                 "seconds": time.perf_counter() - started,
                 "num_examples": len(data.examples),

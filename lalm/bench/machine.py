@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import platform
 import resource
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ GPU_MATRIX_SIZES = ((4096, 4096, 4096), (8192, 8192, 8192))
 TIMED_CALLS = 8
 STATUS = Path("/proc/self/status")
 CLEAR_REFS, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
+SAMPLED_SECONDS = 0.02
+"""Between two looks at the memory that is allocated."""
 
 
 def device_name() -> str:
@@ -77,12 +81,49 @@ def forget_peak() -> None:
             CLEAR_REFS.write_text(RESET_PEAK, encoding="ascii")
 
 
+def give_back_memory() -> None:
+    """Hands what this process no longer uses to the system, so that the next side finds it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc
+        trim(0)
+
+
 def status_bytes(key: str) -> int:
     """A line of `/proc/self/status` (VmHWM, VmRSS, RssAnon), in bytes; 0 where there is none."""
     if not STATUS.is_file():
         return 0
     lines = STATUS.read_text(encoding="utf-8").splitlines()
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:")), 0)
+
+
+class AllocatedPeak:
+    """The most memory that a process allocates within the block, sampled; mapped files are not counted.
+
+    with AllocatedPeak() as memory:
+        ...
+    memory.grown_bytes, memory.kept_bytes    # over what it held before: at most, and at the end
+    """
+
+    def __enter__(self) -> AllocatedPeak:
+        gc.collect()
+        self.before = self._most = status_bytes("RssAnon")
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._ended.wait(SAMPLED_SECONDS):
+            self._most = max(self._most, status_bytes("RssAnon"))
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        now = status_bytes("RssAnon")
+        self.grown_bytes, self.kept_bytes = max(self._most, now) - self.before, max(0, now - self.before)
 
 
 def load_average() -> float | None:

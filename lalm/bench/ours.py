@@ -106,7 +106,7 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
     cache = fill_state_cache(recipe, [0], model, processor, clips, state, Console(quiet=True))
     stage = recipe.stages[0]
     enter_stage(model, stage)
-    data = build_stage_data(recipe, 0, processor, clips, cache)
+    data = build_stage_data(recipe, 0, processor, clips, cache, in_one_row=model.packs_in_one_row)
     synchronize()
     prepared = {"kind": "prepare", "seconds": time.perf_counter() - started}
     seconds, work = timer.take()

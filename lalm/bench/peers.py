@@ -8,7 +8,7 @@ same work in every epoch; it is timed on `num_steps` steps of each, every one of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from lalm.bench.ours import OurRun
 from lalm.bench.peer import PeerRun
 from lalm.bench.sizes import Audio, Sizes
 from lalm.bench.workload import Workload
-from lalm.errors import RecipeError
+from lalm.errors import RecipeError, TrainingError
 
 PEERS: tuple[Audio, ...] = ("salmonn", "granite_speech", "qwen2_audio")
 WITH_SECOND_ENCODER = {"salmonn"}
@@ -52,32 +52,50 @@ class PeersOptions:
             raise RecipeError("--questions, --clips and --steps: give whole numbers from 1")
 
 
-def compare_peers(options: PeersOptions, console: Console) -> dict[str, Any]:
-    """Measures, and returns `{"device", "ratios", "rows", ...}`."""
+def compare_peers(
+    options: PeersOptions, console: Console, keep: Callable[[dict[str, Any]], None] = lambda results: None
+) -> dict[str, Any]:
+    """Measures, and returns `{"device", "ratios", "rows", ...}`.
+
+    A comparison that fails (a peer that needs more memory than there is) is named under `problems`, and the rest goes
+    on. `keep` is given what there is after each comparison.
+    """
     headline = headline_questions(options.questions)
     order = [headline, *(count for count in options.questions if count != headline)]
     with Side("matrix_peak", PRECISIONS) as side:
         machine = side.next()
-    rows: list[dict[str, Any]] = []
+    results: dict[str, Any] = {
+        "device": machine["device"],
+        "ratio_questions": headline,
+        "matrix_flops_per_second": machine["matrix_flops_per_second"],
+        "load_average": machine["load_average"],
+        "size": options.sizes.name,
+        "problems": [],
+        "rows": [],
+    }
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=_num_peer_steps(options))
         for peer in options.peers:
             precisions: Sequence[str] = PRECISIONS
             for questions in order:
-                measured = list(_compare(peer, questions, precisions, options, progress, task))
-                rows += measured
+                try:
+                    measured = list(_compare(peer, questions, precisions, options, progress, task))
+                except TrainingError as error:
+                    results["problems"].append(f"{peer}, {questions} questions a clip: {error}")
+                    continue
+                results["rows"] += measured
                 precisions = [fastest(measured, peer, questions)["precision"]]
+                results |= _summary(results["rows"], headline, options)
+                keep(results)
+    return results | _summary(results["rows"], headline, options)
+
+
+def _summary(rows: Sequence[dict[str, Any]], headline: int, options: PeersOptions) -> dict[str, Any]:
     return {
-        "device": machine["device"],
         "ratios": ratios(rows, headline),
-        "ratio_questions": headline,
         "ratios_by_questions": {str(count): ratios(rows, count) for count in sorted(options.questions)},
         "memory_ratios": memory_ratios(rows, headline),
-        "matrix_flops_per_second": machine["matrix_flops_per_second"],
-        "load_average": machine["load_average"],
-        "size": options.sizes.name,
-        "rows": rows,
     }
 
 

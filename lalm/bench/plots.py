@@ -35,16 +35,42 @@ def draw_peers(results: dict[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     figure, axes = _figure()
     peers = list(results["ratios"])
-    counts = [int(count) for count in results["ratios_by_questions"]]
     for place, peer in enumerate(peers):
+        measured = {int(count): by[peer] for count, by in results["ratios_by_questions"].items() if peer in by}
         for epoch, style in (("cold", "--"), ("warm", "-")):
-            values = [results["ratios_by_questions"][str(count)][peer][epoch] for count in counts]
-            axes.plot(counts, values, style, marker="o", color=f"C{place}", label=f"{peer}, {epoch}")
+            axes.plot(
+                [*measured],
+                [by[epoch] for by in measured.values()],
+                style,
+                marker="o",
+                color=f"C{place}",
+                label=f"{peer}, {epoch}",
+            )
     axes.set_xlabel("questions a clip")
     axes.set_ylabel("samples a second, ours over theirs")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     return [_save(figure, folder / "bench-peers.png")]
+
+
+def draw_loader(results: dict[str, Any], folder: Path) -> list[Path]:
+    """Memory over records, by number and in a stream; none where matplotlib is not installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    figure, axes = _figure()
+    names = {"held": "read by number", "streamed": f"stream of {results['ranks']} processes"}
+    for place, (kind, name) in enumerate(names.items()):
+        rows = results[kind]
+        counts = [row["num_records"] for row in rows]
+        for key, style, what in (("loader_peak_bytes", "o-", "at most"), ("loader_bytes", "o--", "kept")):
+            axes.plot(counts, [row[key] / MEBIBYTE for row in rows], style, color=f"C{place}", label=f"{name}, {what}")
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("records")
+    axes.set_ylabel("MiB allocated")
+    axes.legend(frameon=False)
+    return [_save(figure, folder / "bench-loader.png")]
 
 
 def _draw_cases(cases: list[dict[str, Any]], image: Path) -> Path:

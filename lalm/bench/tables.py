@@ -67,6 +67,29 @@ def growth_lines(results: dict[str, Any]) -> list[str]:
     return lines
 
 
+def loader_table(results: dict[str, Any]) -> Table:
+    """Memory that a loader allocates, by records."""
+    table = Table(title="The loader's memory", title_justify="left")
+    for name in ("records", "read", "at most MiB", "kept MiB", "seconds"):
+        table.add_column(name, justify="left" if name == "read" else "right")
+    for kind, name in (("held", "by number"), ("streamed", f"stream of {results['ranks']}")):
+        for row in results[kind]:
+            sizes = (f"{row[key] / MEBIBYTE:,.1f}" for key in ("loader_peak_bytes", "loader_bytes"))
+            table.add_row(f"{row['num_records']:,}", name, *sizes, f"{row['seconds']:.0f}")
+    return table
+
+
+def stream_lines(results: dict[str, Any]) -> list[str]:
+    """How the processes of each stream shared it."""
+    return [
+        f"{row['num_records']:,} records, {row['shards']} shards, {row['num_ranks']} processes: "
+        f"{row['rows_least']:,} to {row['rows_most']:,} rows each, {row['rows_never_read']} rows never read, "
+        f"{row['rows_read_twice']} read twice; {row['ranks_resumed']} of {row['num_ranks']} go on exactly from a state "
+        f"of {row['state_bytes']} bytes"
+        for row in results["streamed"]
+    ]
+
+
 def peers_table(results: dict[str, Any]) -> Table:
     """Every row, with the ratio to ours beside a peer's."""
     table = Table(title="Samples a second, ours and theirs", title_justify="left")

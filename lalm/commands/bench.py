@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from lalm.files import write_json
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,11 +92,41 @@ def peers(
         peers=tuple(name.strip() for name in peers.split(",") if name.strip()),  # type: ignore[misc]
         clip_seconds=_range("--seconds", seconds),
     )
-    results = compare_peers(options, console)
+    results = compare_peers(options, console, keep=lambda so_far: _write(so_far, json_file))
     console.print(peers_table(results))
     for line in (results["device"], *ratio_lines(results)):
         console.print(line, highlight=False)
     _keep(results, json_file, plots, draw_peers, console)
+    for problem in results["problems"]:
+        console.print(f"Not measured: {problem}", style="yellow", highlight=False)
+    if results["problems"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def loader(
+    size: SizeOption = "tiny",
+    held: Annotated[
+        str, typer.Option(help="Numbers of records of stages that are built; a million takes some minutes.")
+    ] = "10000,100000",
+    streamed: Annotated[str, typer.Option(help="Numbers of records of streams.")] = "10000,100000,1000000,10000000",
+    ranks: Annotated[int, typer.Option(help="Processes that share a stream; played one after the other.")] = 64,
+    json_file: JsonOption = None,
+    plots: PlotsOption = None,
+) -> None:
+    """The loader's memory as records grow, and a dry run of a stream by many processes: balanced, apart, resumable."""
+    from lalm.bench.loader import measure_loader
+    from lalm.bench.plots import draw_loader
+    from lalm.bench.sizes import find_sizes
+    from lalm.bench.tables import loader_table, stream_lines
+
+    console = _console()
+    counts = _whole_numbers("--held", held), _whole_numbers("--streamed", streamed)
+    results = measure_loader(find_sizes(size), *counts, ranks, lambda line: console.print(line, highlight=False))
+    console.print(loader_table(results))
+    for line in stream_lines(results):
+        console.print(line, highlight=False)
+    _keep(results, json_file, plots, draw_loader, console)
 
 
 def _console() -> Any:
@@ -113,13 +144,17 @@ _NO_GROWTH: dict[str, Any] = {"answer_chars": (), "loader_records": ()}
 def _keep(results: dict[str, Any], json_file: Path | None, plots: Path | None, draw: Any, console: Any) -> None:
     written = []
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(results, indent=1, default=str) + "\n", encoding="utf-8")
+        _write(results, json_file)
         written.append(json_file)
     if plots is not None:
         written += draw(results, plots)
     for path in written:
         console.print(f"Wrote {path}", highlight=False)
+
+
+def _write(results: dict[str, Any], json_file: Path | None) -> None:
+    if json_file is not None:
+        write_json(json_file, results)
 
 
 def _whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lalm.commands.arguments import OverridesArgument, RecipeArgument, TinyOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
+    from lalm.model.machines import Fit, Machine, MachinePlanner
+    from lalm.model.memory import BatchShape
+    from lalm.model.memory_plan import StageMemory
     from lalm.model.plan import ModelPlan
     from lalm.model.published_sizes import SizeComparison
     from lalm.recipe.schema import Recipe
@@ -19,7 +24,15 @@ MAX_PROBED_CLIPS = 2000
 """Lengths of more clips than this are estimated from so many."""
 
 
-def check(recipe: RecipeArgument, overrides: OverridesArgument = None, tiny: TinyOption = False) -> None:
+def check(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    tiny: TinyOption = False,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NxGB", help="Memory and time on 1x24, 8x80 or 4x8x80 (nodes) GPUs; repeatable."),
+    ] = None,
+) -> None:
     """Check a recipe without loading weights: sizes, audio positions, what trains in each stage, memory, data.
 
     Needs no network for the base models that the shipped recipes name. A published system is compared with what its
@@ -31,14 +44,21 @@ def check(recipe: RecipeArgument, overrides: OverridesArgument = None, tiny: Tin
 
     loaded = load_recipe(recipe, overrides or (), tiny=tiny)
     missing = missing_sources(loaded)
+    from lalm.data.state_cache import caches_states
+    from lalm.model.machines import MachinePlanner, parse_machine
+    from lalm.model.memory_plan import plan_memory
     from lalm.model.plan import plan_model
     from lalm.model.published_sizes import compare_sizes
 
+    machines = [parse_machine(text) for text in machine or ()]
     plan = plan_model(loaded)
+    options = {"live_encoder": not caches_states(loaded), "shapes": None if missing else batch_shapes(loaded)}
     comparisons = compare_sizes(loaded, plan)
     console = Console()
     console.print(f"[bold]{loaded.name}[/bold]  {loaded.description}\n", highlight=False)
-    tables = [rates_table(plan), parts_table(plan), stages_table(plan, loaded)]
+    memory = plan_memory(loaded, **options)
+    tables = [rates_table(plan), parts_table(plan), stages_table(loaded, memory, plan.dtype)]
+    tables += [machines_table(MachinePlanner(loaded, **options), machines)] if machines else []
     for table in [*tables, *([sizes_table({loaded.name: comparisons})] if comparisons else [])]:
         console.print(table)
         console.print()
@@ -141,22 +161,85 @@ def sizes_table(comparisons: dict[str, list[SizeComparison]]) -> Table:
     return table
 
 
-def stages_table(plan: ModelPlan, recipe: Recipe) -> Table:
-    """Length of each stage and an estimate of the memory that it takes."""
+def stages_table(recipe: Recipe, memory: Sequence[StageMemory], dtype: str) -> Table:
+    """Length of each stage, its largest micro-batch, and an estimate of the memory that it takes."""
     from rich.table import Table
 
-    table = Table(title=f"Stages (estimated memory in MiB; frozen weights in {plan.dtype})")
+    table = Table(title=f"Stages (estimated memory of one process in MiB; frozen weights in {dtype})")
     table.title_justify = "left"
     for name in ("stage", "length"):
         table.add_column(name, no_wrap=True)
-    for name in ("weights", "gradients", "Adam", "activations", "all"):
+    for name in ("micro-batch", "weights", "gradients", "Adam", "activations", "all"):
         table.add_column(name, justify="right", no_wrap=True)
-    for section, stage in zip(recipe.stages, plan.stages, strict=True):
-        length = section.describe_budget()
-        sizes = (stage.weight_bytes, stage.gradient_bytes, stage.optimizer_bytes, stage.activation_bytes)
-        cells = (f"{size / 2**20:,.0f}" for size in (*sizes, stage.total_bytes))
-        table.add_row(section.name, length, *cells)
+    for section, stage in zip(recipe.stages, memory, strict=True):
+        sizes = (stage.weights, stage.gradients, stage.optimizer, stage.activations, stage.total)
+        cells = (f"{size / 2**20:,.0f}" for size in sizes)
+        shape = f"{stage.shape.rows} x {stage.shape.row_positions}"
+        table.add_row(section.name, section.describe_budget(), shape, *cells)
     return table
+
+
+def machines_table(planner: MachinePlanner, machines: Sequence[Machine]) -> Table:
+    """Computed memory and time of the heaviest stage on each machine, by way."""
+    from rich.table import Table
+
+    table = Table(title=f"Computed for stage {planner.stage}, not measured", title_justify="left")
+    for name in MACHINE_COLUMNS[:2]:
+        table.add_column(name, no_wrap=True)
+    for name in MACHINE_COLUMNS[2:]:
+        table.add_column(name, justify="right", no_wrap=True)
+    for machine in machines:
+        for fit in planner.fits(machine):
+            table.add_row(str(machine), *machine_cells(fit), style=None if fit.fits else "red")
+    return table
+
+
+MACHINE_COLUMNS = ("machine", "way", "GB a GPU", "GB of host a GPU", "fits", "hours for a million records")
+
+
+def machine_cells(fit: Fit) -> list[str]:
+    """What the tables say of one way, in the order of `MACHINE_COLUMNS` without the machine."""
+    hours = 1e6 / fit.records_per_second / 3600
+    return [
+        fit.way.name + (", checkpointing" if fit.checkpointing else ""),
+        f"{fit.gpu_bytes / 2**30:.1f}",
+        f"{fit.host_bytes / 2**30:.1f}" if fit.host_bytes else "-",
+        "yes" if fit.fits else "no",
+        f"{hours:.1f}" if fit.fits else "-",
+    ]
+
+
+def machines_markdown(recipes: Sequence[Recipe], machines: Sequence[Machine]) -> str:
+    """The README's table: of each recipe on each machine the fastest way that fits, and the leanest."""
+    from lalm.data.state_cache import caches_states
+    from lalm.model.machines import MachinePlanner
+
+    columns = ("recipe", *MACHINE_COLUMNS[:4], MACHINE_COLUMNS[5])
+    lines = [f"| {' | '.join(columns)} |", "|---|---|---" + "|---:" * 3 + "|"]
+    for recipe in recipes:
+        planner = MachinePlanner(recipe, live_encoder=not caches_states(recipe))
+        for machine in machines:
+            fits = planner.fits(machine)
+            good = [fit for fit in fits if fit.fits]
+            chosen = [max(good, key=lambda fit: fit.records_per_second)] if good else []
+            leanest = min(good or fits, key=lambda fit: fit.gpu_bytes)
+            for fit in [*chosen, *([leanest] if leanest not in chosen else [])]:
+                cells = machine_cells(fit)
+                cells[3:] = [cells[4] if fit.fits else "does not fit"]
+                lines.append(f"| {' | '.join([recipe.name, str(machine), *cells])} |")
+    return "\n".join(lines)
+
+
+def batch_shapes(recipe: Recipe) -> dict[str, BatchShape] | None:
+    """The largest micro-batch of each stage where the data and the tokenizer are at hand and the clips not too many."""
+    from lalm.data.examples import clip_paths, load_records
+    from lalm.resources import is_on_disk
+    from lalm.training.batch_shapes import stage_shapes
+
+    base = recipe.language_model.base
+    if base != "random" and not is_on_disk(base):
+        return None
+    return stage_shapes(recipe) if len(clip_paths(load_records(recipe)[0])) <= MAX_PROBED_CLIPS else None
 
 
 def describe_data(recipe: Recipe, plan: ModelPlan) -> str:
@@ -165,7 +248,11 @@ def describe_data(recipe: Recipe, plan: ModelPlan) -> str:
     from lalm.data.examples import clip_paths, load_records
     from lalm.errors import AudioError
 
-    records, dropped = load_records(recipe)
+    streamed = [name for name, section in recipe.data.sources.items() if section.streamed]
+    held = [name for name in recipe.data.sources if name not in streamed]
+    if not held:
+        return f"Data: streamed from {', '.join(streamed)}."
+    records, dropped = load_records(recipe, sources=held)
     paths = clip_paths(records)
     probed, seconds, unreadable = paths[:: max(1, -(-len(paths) // MAX_PROBED_CLIPS))], 0.0, 0
     for path in probed:
@@ -175,6 +262,8 @@ def describe_data(recipe: Recipe, plan: ModelPlan) -> str:
             unreadable += 1
     seconds *= len(paths) / max(len(probed), 1)
     text = f"Data: {len(records)} records on {len(paths)} clips, {seconds / 60:.1f} minutes of audio."
+    if streamed:
+        text += f" Besides, {', '.join(streamed)} is streamed."
     if dropped:
         text += f" {len(dropped)} records break the contract and are left out."
     if unreadable:

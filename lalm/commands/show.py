@@ -64,14 +64,16 @@ def find_record(recipe: Recipe, wanted: str | None) -> SourcedRecord:
         DataError: if the recipe's sources have no such record.
     """
     from lalm.data.examples import Dropped, load_source
+    from lalm.data.sequences import Joined
     from lalm.errors import DataError
 
-    records: list[SourcedRecord] = []
+    parts = []
     for name, section in recipe.data.sources.items():
         splits = dict.fromkeys((*section.splits, *recipe.evaluation.splits))
         section = section.model_copy(update={"splits": tuple(splits), "max_records": None})
-        records += load_source(recipe.data.folder, name, section, seed=0, max_bad_share=1.0, dropped=Dropped())
-    if wanted is None and records:
+        parts.append(load_source(recipe.data.folder, name, section, seed=0, max_bad_share=1.0, dropped=Dropped()))
+    records = Joined(parts)
+    if wanted is None and len(records):
         return records[0]
     for number, item in enumerate(records):
         if wanted in (item.record.id, str(number)):

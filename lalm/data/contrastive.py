@@ -7,13 +7,13 @@ task must not pass for a tabla of another. The classes of a stage are the answer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from lalm.data.examples import Dropped, Example
+from lalm.data.examples import Example
 from lalm.data.spans import Span, read_events, spans_of
 from lalm.errors import DataError
 
@@ -47,8 +47,7 @@ class AlignmentItems:
         seconds: Callable[[str], float | None] = lambda path: None,
     ):
         self.objectives, self.tokenizer, self._seconds = set(objectives), tokenizer, seconds
-        usable = [example for example in examples if why_not_alignable(example) is None]
-        texts = _by_group((span.group, span.text) for example in usable for span in self.spans(example))
+        texts = _by_group((span.group, span.text) for example in _usable(examples) for span in self.spans(example))
         few = {group: found for group, found in texts.items() if len(found) <= MAX_CLOSED_ANSWERS}
         self._set_of = _joined(few)
         texts = _by_group((self._set_of.get(group, group), text) for group, found in texts.items() for text in found)
@@ -56,7 +55,7 @@ class AlignmentItems:
         self.closed = {group: texts[group] for group in set(self._set_of.values())}
         self.keys = {pair: n for n, pair in enumerate((group, text) for group in self.groups for text in texts[group])}
         """(group, text) -> its number in the stage, the same in every process."""
-        answers = _by_group((example.record.task, str(example.record.answer)) for example in usable)
+        answers = _by_group((example.record.task, str(example.record.answer)) for example in _usable(examples))
         found = [(task, text) for task, few in answers.items() if len(few) <= MAX_CLOSED_ANSWERS for text in few]
         self.classes: list[tuple[str, str]] = list(found if classes is None else classes)
         """(task, answer) of each class."""
@@ -75,7 +74,7 @@ class AlignmentItems:
             chosen: its examples; those without exactly one clip and an answer count for the decoder only.
             rows: hash of a clip -> its place among the clips of the micro-batch.
         """
-        usable = [example for example in chosen if why_not_alignable(example) is None]
+        usable = list(_usable(chosen))
         items = {}
         if self.objectives & {"contrastive", "matching"}:
             items |= self._texts(usable, rows)
@@ -135,16 +134,8 @@ def why_not_alignable(example: Example) -> str | None:
     return None
 
 
-def keep_single_clips(examples: Sequence[Example], dropped: Dropped) -> list[Example]:
-    """The examples whose clip and text can be compared; the others are listed in `dropped`."""
-    kept = []
-    for example in examples:
-        reason = why_not_alignable(example)
-        if reason is None:
-            kept.append(example)
-        else:
-            dropped.reasons[example.record.id] = reason
-    return kept
+def _usable(examples: Iterable[Example]) -> Iterator[Example]:
+    return (example for example in examples if why_not_alignable(example) is None)
 
 
 def _by_group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:

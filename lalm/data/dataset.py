@@ -20,7 +20,8 @@ from torch.utils.data import Dataset
 from lalm.data.augment import augment_waveform, generator, mask_features
 from lalm.data.cache import StateCache
 from lalm.data.clips import ClipStore
-from lalm.data.contrastive import AlignmentItems, keep_single_clips
+from lalm.data.contrastive import AlignmentItems, why_not_alignable
+from lalm.data.example_store import ExampleStore
 from lalm.data.examples import (
     Dropped,
     Example,
@@ -32,12 +33,15 @@ from lalm.data.examples import (
 )
 from lalm.data.mixture import StagePlan, plan_stage
 from lalm.data.packing import Layout, pack, sharing
+from lalm.data.sequences import Changed
+from lalm.data.shards import streamed_sources
 from lalm.data.spans import clip_seconds
 from lalm.data.variants import keep_transcripts, with_continuations, with_worked_examples, worded
 from lalm.errors import AudioError, DataError
 from lalm.recipe.schema import AugmentSection, Recipe, StageSection
 
 if TYPE_CHECKING:
+    from lalm.data.streaming import StreamedRows, StreamPlan
     from lalm.processing.processor import LalmProcessor
 
 
@@ -50,8 +54,8 @@ class StageData:
     """All that one stage trains on, and what it had to leave out."""
 
     dataset: MicroBatchDataset
-    plan: StagePlan
-    examples: list[Example]
+    plan: StagePlan | StreamPlan
+    examples: ExampleStore | StreamedRows
     dropped: Dropped
     held_out: MicroBatchDataset | None = None
     """Batches whose loss is measured during the stage."""
@@ -61,17 +65,19 @@ class StageData:
     @property
     def num_truncated(self) -> int:
         """Examples whose answer was shortened."""
-        return sum(example.truncated for example in self.examples)
+        return self.examples.num_truncated
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """`inputs`: keyword arguments of the model's forward; `examples`: what they were made of; `owners` [R, L]: the
-    example of each position (None where nothing passes through the decoder)."""
+    example of each position (None where nothing passes through the decoder); `audio_seconds` of its clips, where they
+    were decoded for it."""
 
     inputs: dict[str, Any]
     examples: list[Example]
     owners: np.ndarray | None
+    audio_seconds: float | None = None
 
 
 class MicroBatchDataset(Dataset):
@@ -86,12 +92,13 @@ class MicroBatchDataset(Dataset):
         weigh: the weight of an example's labels; all count 1 without it.
         augment, seed: random changes of clips that are not read from the cache.
         always_audio: a micro-batch of text alone brings silence that is heard by no text.
+        in_one_row: see `pack`.
     """
 
     def __init__(
         self,
         examples: Sequence[Example],
-        plan: StagePlan,
+        plan: StagePlan | StreamPlan,
         *,
         layout: Layout,
         pad_token_id: int,
@@ -104,9 +111,10 @@ class MicroBatchDataset(Dataset):
         augment: AugmentSection | None = None,
         seed: int = 0,
         always_audio: bool = False,
+        in_one_row: bool = False,
     ):
         self.examples, self.plan = examples, plan
-        self.layout, self.pad_token_id = layout, pad_token_id
+        self.layout, self.in_one_row, self.pad_token_id = layout, in_one_row, pad_token_id
         self.processor, self.clips, self.cache = processor, clips, cache
         self.alignment, self.answers, self.weigh = alignment, answers, weigh
         self.augment, self.seed, self.always_audio = augment, seed, always_audio
@@ -124,6 +132,7 @@ class MicroBatchDataset(Dataset):
         Raises:
             DataError: if none of its clips can be read any more.
         """
+        assert isinstance(self.plan, StagePlan)
         chosen = [self.examples[index] for index in self.plan[item]]
         while True:
             try:
@@ -138,7 +147,7 @@ class MicroBatchDataset(Dataset):
         inputs: dict[str, Any] = {}
         owners = None
         if self.answers:
-            packed = pack(chosen, self.layout, self.pad_token_id)
+            packed = pack(chosen, self.layout, self.pad_token_id, in_one_row=self.in_one_row)
             audio = [(chosen[index].clips[clip], chosen[index].audio_hashes[clip]) for index, clip in packed.audio]
             inputs, owners = dict(packed.tensors), packed.owners
             asked = [chosen[index].questions[clip] for index, clip in packed.audio if chosen[index].questions]
@@ -197,7 +206,7 @@ class MicroBatchDataset(Dataset):
         else:
             num_samples = round(UNHEARD_SECONDS * self.processor.sampling_rate)
             silence = dict(self.processor.audio_inputs([np.zeros(num_samples, np.float32)]))
-        return {**silence, "audio_is_unheard": True}
+        return {**silence, **self.processor.question_inputs([[0]]), "audio_is_unheard": True}
 
     def _cached_steps(self) -> int:
         """Steps of some clip of the stage: enough for any projector."""
@@ -234,7 +243,7 @@ def take_single(items: list[dict]) -> dict:
 
 def stage_records(
     recipe: Recipe, stage_index: int, continuations: Mapping[str, str] | None = None
-) -> tuple[list[SourcedRecord], Dropped]:
+) -> tuple[Sequence[SourcedRecord], Dropped]:
     """The records of a stage in its own form: continued, opened by worked examples, tagged.
 
     Without `continuations` a stage of continued answers keeps its transcripts as answers (a dry run, or to make them).
@@ -253,12 +262,14 @@ def build_stage_data(
     world_size: int = 1,
     *,
     layout: Layout | None = None,
+    in_one_row: bool = False,
     continuations: Mapping[str, str] | None = None,
 ) -> StageData:
     """Everything that one stage of a recipe trains on. The same on every process, and on every resume.
 
-    `layout` replaces data.packing, for a decoder whose packing would not be exact. `continuations` are the targets of a
-    stage of continued answers, by record id.
+    `layout` replaces data.packing, for a decoder whose packing would not be exact; `in_one_row` is for one whose
+    attention keeps to the groups of a row, see `pack`. `continuations` are the targets of a stage of continued answers,
+    by record id.
 
     Raises:
         DataError: if too much of the data is unusable, nothing is left, or a record does not fit a micro-batch.
@@ -267,14 +278,14 @@ def build_stage_data(
     objectives = stage.objective_weights()
     answers = "language_model" in objectives
     layout = layout if answers else "rows"
+    if streamed_sources(recipe, stage_index):
+        return _streamed(recipe, stage_index, processor, clips, world_size, layout)
     records, dropped = stage_records(recipe, stage_index, continuations)
     paths = clip_paths(records)
     clips.scan(paths)
     clips.check_bad_share(paths)
     examples, unusable = _examples(records, recipe, stage, processor, clips)
-    dropped.reasons |= unusable.reasons
-    if not answers:
-        examples = keep_single_clips(examples, dropped)
+    dropped.extend(unusable)
     if not examples and len(dropped):
         raise DataError(f"stage '{stage.name}': none of its records can be used:\n{dropped.summary()}")
     plan = _plan(examples, recipe, stage_index, clips, layout, world_size)
@@ -283,6 +294,7 @@ def build_stage_data(
         alignment = AlignmentItems(examples, objectives, processor.tokenizer, seconds=clip_seconds(clips, processor))
     options: dict[str, Any] = {
         "layout": layout,
+        "in_one_row": in_one_row,
         "pad_token_id": _pad_token_id(processor),
         "processor": processor,
         "clips": clips,
@@ -301,19 +313,34 @@ def build_stage_data(
     return StageData(dataset, plan, examples, dropped, held_out, classes)
 
 
+def _streamed(
+    recipe: Recipe, stage_index: int, processor: LalmProcessor, clips: ClipStore, world_size: int, layout: Layout
+) -> StageData:
+    """A stage that reads its records while it trains. Whether there are clips shows later, so it expects some."""
+    from lalm.data.streaming import open_stream
+
+    stage = recipe.stages[stage_index]
+    options: dict[str, Any] = {
+        "pad_token_id": _pad_token_id(processor),
+        "weigh": _label_weights(stage),
+        "augment": stage.augment,
+        "seed": recipe.seed + stage_index,
+        "always_audio": True,
+    }
+    batches, rows, dropped = open_stream(recipe, stage_index, processor, clips, world_size, layout=layout, **options)
+    return StageData(batches, batches.plan, rows, dropped)
+
+
 def _held_out(
     recipe: Recipe, stage_index: int, dataset: MicroBatchDataset, classes: Sequence[tuple[str, str]], options: dict
 ) -> MicroBatchDataset:
     """The batches whose loss is measured: whole in every process, each record once, never augmented."""
     stage, processor, clips = recipe.stages[stage_index], dataset.processor, dataset.clips
-    dropped = Dropped()
     found = load_held_out(recipe, stage_index)
     clips.scan(clip_paths(found))
     # Continued targets are of training records alone: held-out ones are measured on their transcripts.
-    records = [replace(item, record=worded(item.record, recipe.data)) for item in found]
+    records = Changed(found, lambda item: replace(item, record=worded(item.record, recipe.data)))
     examples, _ = _examples(records, recipe, stage, processor, clips)
-    if not dataset.answers:
-        examples = keep_single_clips(examples, dropped)
     if not examples:
         raise DataError(
             f"stage '{stage.name}': evaluate_every_steps is given, but its sources and tasks have no usable record of "
@@ -343,36 +370,42 @@ def _in_form(
     stage: StageSection,
     continuations: Mapping[str, str] | None,
     dropped: Dropped,
-) -> list[SourcedRecord]:
+) -> Sequence[SourcedRecord]:
     if stage.answers == "continued":
         records = keep_transcripts(records, dropped)
         if continuations is not None:
             records = with_continuations(records, continuations, stage.continuation_prompt, dropped)
-    records = [replace(item, record=worded(item.record, recipe.data)) for item in records]
+    records = Changed(records, lambda item: replace(item, record=worded(item.record, recipe.data)))
     return with_worked_examples(records, stage.in_context, recipe.seed)
 
 
 def _examples(
     records: Sequence[SourcedRecord], recipe: Recipe, stage: StageSection, processor: LalmProcessor, clips: ClipStore
-) -> tuple[list[Example], Dropped]:
+) -> tuple[ExampleStore, Dropped]:
+    options: dict[str, Any] = {}
+    if "language_model" not in stage.objective_weights():
+        options["refuse"] = why_not_alignable
     return build_examples(
         records,
         processor,
         clips,
         max_text_tokens=recipe.data.max_text_tokens,
         train_on_inputs=stage.train_on_inputs,
+        **options,
     )
 
 
 def _plan(
-    examples: Sequence[Example], recipe: Recipe, stage_index: int, clips: ClipStore, layout: Layout, world_size: int
+    examples: ExampleStore, recipe: Recipe, stage_index: int, clips: ClipStore, layout: Layout, world_size: int
 ) -> StagePlan:
-    stage = recipe.stages[stage_index]
-    groups, prefixes = sharing(examples) if layout == "shared_prefix" else (None, None)
+    stage, columns = recipe.stages[stage_index], examples.columns
+    groups = prefixes = None
+    if layout == "shared_prefix":
+        groups, prefixes = sharing(examples, columns["share_key"], columns["share_limit"])
     weights = {name: section.weight for name, section in recipe.data.sources.items()} | stage.source_weights
     return plan_stage(
-        [len(example) for example in examples],
-        [example.source for example in examples],
+        columns["length"],
+        examples.members(),
         weights,
         batch_records=stage.batch_records,
         micro_batch_tokens=stage.micro_batch_tokens,
@@ -380,20 +413,15 @@ def _plan(
         epochs=stage.epochs,
         records=stage.records,
         audio_seconds=None if stage.audio_hours is None else stage.audio_hours * 3600,
-        seconds=[_seconds(example, clips) for example in examples],
+        seconds=() if stage.audio_hours is None else columns["samples"] / clips.sample_rate_hz,
         temperature=stage.mixture_temperature,
         seed=recipe.seed + stage_index,
         world_size=world_size,
         groups=groups,
         prefix_lengths=prefixes,
         padded_rows=layout == "none",
-        names=[example.record.id for example in examples],
+        names=Changed(examples, lambda example: example.record.id),
     )
-
-
-def _seconds(example: Example, clips: ClipStore) -> float:
-    infos = [info for path in example.clips if (info := clips.info(path)) is not None]
-    return sum(info.num_samples for info in infos) / clips.sample_rate_hz
 
 
 def _label_weights(stage: StageSection) -> LabelWeights | None:

@@ -1,12 +1,13 @@
 """From records to examples: the records that a recipe selects, then their token ids and labels.
 
-Nothing stops at a broken record or clip: it is dropped with its reason, and only too many of them are an error.
+Nothing stops at a broken record or clip: it is dropped with its reason, and only too many of them are an error. Neither
+records nor examples are held in memory: both are sequences that read from the disk.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lalm.data.clips import ClipStore, resolve_clip
+from lalm.data.example_store import ExampleStore, store_examples
 from lalm.data.packing import IGNORED
-from lalm.data.records import Record, scan_records
+from lalm.data.record_file import RecordFile, open_record_file
+from lalm.data.records import Record
+from lalm.data.sequences import Joined, Picked, ReadSequence
 from lalm.errors import DataError
 from lalm.recipe.schema import Recipe, SourceSection, StageSection
 
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from lalm.processing.processor import LalmProcessor
 
 _NAMED_IN_ERROR = 5
+MAX_LISTED = 10_000
+"""Dropped records that are listed with their reason; more are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +70,59 @@ class Example:
         return int((self.labels != IGNORED).sum())
 
 
-@dataclass
-class Dropped:
-    """What was left out, and why: id of the record (or its file and line) -> reason."""
+class SourcedRecords(ReadSequence[SourcedRecord]):
+    """Records `rows` of a file, as one source has them; read when they are asked for."""
 
-    reasons: dict[str, str] = field(default_factory=dict)
+    def __init__(self, file: RecordFile, rows: np.ndarray, source: str):
+        self.file, self.rows, self.source = file, rows, source
 
     def __len__(self) -> int:
-        return len(self.reasons)
+        return len(self.rows)
+
+    def read(self, index: int) -> SourcedRecord:
+        """
+        Raises:
+            DataError: if a clip lies outside of the folder of the file.
+        """
+        record = self.file[int(self.rows[index])]
+        try:
+            clips = tuple(str(resolve_clip(clip, self.file.path.parent)) for clip in record.audio)
+        except DataError as error:
+            raise DataError(f"{self.file.path} (id '{record.id}'): {error}") from None
+        return SourcedRecord(record, self.source, clips)
+
+    def of(self, stage: StageSection, splits: Sequence[str] | None) -> SourcedRecords:
+        """Those that a stage's tasks, lengths of answer, and `splits` leave."""
+        kept = np.isin(self.rows, self.file.select(splits or self.file.splits, stage.tasks))
+        words = self.file.rows["words"][self.rows]
+        kept &= words >= (stage.min_answer_words or 0)
+        if stage.max_answer_words is not None:
+            kept &= words <= stage.max_answer_words
+        return SourcedRecords(self.file, self.rows[kept], self.source)
+
+
+@dataclass
+class Dropped:
+    """What was left out, and why: id of the record (or its file and line) -> reason. Of very many, the first."""
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    num_unlisted: int = 0
+
+    def add(self, name: str, reason: str) -> None:
+        """Counts it, and lists it while the list is short."""
+        if name in self.reasons or len(self.reasons) < MAX_LISTED:
+            self.reasons[name] = reason
+        else:
+            self.num_unlisted += 1
+
+    def extend(self, other: Dropped) -> None:
+        """Adds what another one lists and counts."""
+        for name, reason in other.reasons.items():
+            self.add(name, reason)
+        self.num_unlisted += other.num_unlisted
+
+    def __len__(self) -> int:
+        return len(self.reasons) + self.num_unlisted
 
     def summary(self) -> str:
         """The first few, one a line."""
@@ -99,95 +150,67 @@ def open_clips(
     )
 
 
-def load_records(
-    recipe: Recipe, *, sources: Sequence[str] | None = None, tasks: Sequence[str] | None = None
-) -> tuple[list[SourcedRecord], Dropped]:
-    """Training records of the named sources (all by default) and tasks; raises as `load_source`."""
-    records, dropped = [], Dropped()
-    for name in sources or recipe.data.sources:
-        found = load_source(
-            recipe.data.folder,
-            name,
-            recipe.data.sources[name],
-            seed=recipe.seed,
-            max_bad_share=recipe.data.max_bad_share,
-            dropped=dropped,
-        )
-        records += [item for item in found if tasks is None or item.record.task in tasks]
-    return records, dropped
+def load_records(recipe: Recipe, *, sources: Sequence[str] | None = None) -> tuple[Sequence[SourcedRecord], Dropped]:
+    """Training records of the named sources (all by default); raises as `load_source`."""
+    dropped = Dropped()
+    return Joined([_load(recipe, name, dropped) for name in sources or recipe.data.sources]), dropped
 
 
 def load_source(
     folder: Path, name: str, section: SourceSection, *, seed: int, max_bad_share: float, dropped: Dropped
-) -> list[SourcedRecord]:
+) -> SourcedRecords:
     """Records of one source, whose file is relative to `folder`; those that break the contract go to `dropped`.
 
     Raises:
-        DataError: if the file is absent, more than `max_bad_share` of its records break the contract, or a clip lies
-            outside of the file's folder.
+        DataError: if the file cannot be read, or more than `max_bad_share` of it breaks the contract.
     """
     path = folder / section.records
-    good, bad = scan_records(path)
-    if len(bad) > max_bad_share * (len(good) + len(bad)):
+    if section.streamed:
+        raise DataError(
+            f"{path}: source '{name}' is streamed (streamed: true) and cannot be read as a whole here. Name sources "
+            "that are not: evaluation.sources for an evaluation."
+        )
+    file = open_record_file(path)
+    bad, total = file.problems, len(file) + len(file.problems)
+    if len(bad) > max_bad_share * total:
         shown = "\n  ".join(bad[:_NAMED_IN_ERROR])
         raise DataError(
-            f"{path}: {len(bad)} of {len(good) + len(bad)} records cannot be used, more than "
+            f"{path}: {len(bad)} of {total} records cannot be used, more than "
             f"data.max_bad_share = {max_bad_share:g} allows:\n  {shown}"
         )
     for problem in bad:
         where, _, why = problem.partition(": ")
-        dropped.reasons[where] = why
-    kept = [
-        record
-        for record in good
-        if record.split in section.splits and (section.tasks is None or record.task in section.tasks)
-    ]
+        dropped.add(where, why)
+    kept = file.select(section.splits, section.tasks)
     if section.max_records is not None and len(kept) > section.max_records:
         chosen = np.random.default_rng(seed).permutation(len(kept))[: section.max_records]
-        kept = [kept[place] for place in sorted(chosen)]
-    sourced = []
-    for record in kept:
-        try:
-            clips = tuple(str(resolve_clip(clip, path.parent)) for clip in record.audio)
-        except DataError as error:
-            raise DataError(f"{path} (id '{record.id}'): {error}") from None
-        sourced.append(SourcedRecord(record, name, clips))
-    return sourced
+        kept = kept[np.sort(chosen)]
+    return SourcedRecords(file, kept, name)
 
 
-def load_stage_records(recipe: Recipe, stage_index: int) -> tuple[list[SourcedRecord], Dropped]:
+def load_stage_records(recipe: Recipe, stage_index: int) -> tuple[Sequence[SourcedRecord], Dropped]:
     """Records that one stage trains on; raises as `load_source`."""
-    stage = recipe.stages[stage_index]
-    records, dropped = load_records(recipe, sources=stage.sources, tasks=stage.tasks)
-    if stage.splits is not None:
-        records = [item for item in records if item.record.split in stage.splits]
-    return [item for item in records if _has_length(item.record, stage)], dropped
+    stage, dropped = recipe.stages[stage_index], Dropped()
+    names = stage.sources or recipe.data.sources
+    return Joined([_load(recipe, name, dropped).of(stage, stage.splits) for name in names]), dropped
 
 
-def load_held_out(recipe: Recipe, stage_index: int) -> list[SourcedRecord]:
+def load_held_out(recipe: Recipe, stage_index: int) -> Sequence[SourcedRecord]:
     """Records whose loss is measured during a stage: its sources and tasks, the splits of `evaluate_splits`."""
-    stage = recipe.stages[stage_index]
-    found: dict[str, SourcedRecord] = {}
+    stage, parts = recipe.stages[stage_index], []
     for name in stage.sources or recipe.data.sources:
         section = recipe.data.sources[name].model_copy(update={"splits": stage.evaluate_splits, "max_records": None})
-        for item in load_source(
-            recipe.data.folder,
-            name,
-            section,
-            seed=recipe.seed,
-            max_bad_share=recipe.data.max_bad_share,
-            dropped=Dropped(),
-        ):
-            if (stage.tasks is None or item.record.task in stage.tasks) and _has_length(item.record, stage):
-                found.setdefault(item.record.id, item)
-    items = list(found.values())
-    chosen = np.random.default_rng(recipe.seed).permutation(len(items))[: stage.evaluate_records]
-    return [items[place] for place in sorted(chosen)]
+        parts.append(_load(recipe, name, Dropped(), section).of(stage, None))
+    ids = np.concatenate([part.file.rows["id"][part.rows] for part in parts])
+    once = np.sort(np.unique(ids, return_index=True)[1])
+    chosen = np.random.default_rng(recipe.seed).permutation(len(once))[: stage.evaluate_records]
+    return Picked(Joined(parts), once[np.sort(chosen)])
 
 
-def _has_length(record: Record, stage: StageSection) -> bool:
-    words = len((record.answer or "").split())
-    return (stage.min_answer_words or 0) <= words <= (stage.max_answer_words or words)
+def _load(recipe: Recipe, name: str, dropped: Dropped, section: SourceSection | None = None) -> SourcedRecords:
+    data = recipe.data
+    section = section or data.sources[name]
+    return load_source(data.folder, name, section, seed=recipe.seed, max_bad_share=data.max_bad_share, dropped=dropped)
 
 
 def clip_paths(records: Iterable[SourcedRecord | Example]) -> list[str]:
@@ -202,48 +225,71 @@ def build_examples(
     *,
     max_text_tokens: int | None = None,
     train_on_inputs: bool = False,
-) -> tuple[list[Example], Dropped]:
-    """Token ids and labels of every usable record; the others are dropped with their reason."""
-    examples, dropped = [], Dropped()
-    for item in records:
-        infos = [info for clip in item.clips if (info := clips.info(clip)) is not None]
-        if len(infos) < len(item.clips):
-            broken = next(clip for clip in item.clips if clip in clips.quarantine)
-            dropped.reasons[item.record.id] = clips.quarantine[broken]
-            continue
-        if item.record.answer is None:
-            dropped.reasons[item.record.id] = "does not end with an assistant turn, so there is nothing to learn"
-            continue
-        try:
-            encoded = processor.encode_turns(
-                item.record.turns,
-                [processor.num_positions(info.num_samples) for info in infos],
-                max_text_tokens=max_text_tokens,
-                train_on_inputs=train_on_inputs,
-            )
-        except DataError as error:
-            dropped.reasons[item.record.id] = str(error)
-            continue
-        labels = np.asarray(encoded.labels, np.int32)
-        if item.num_worked and not train_on_inputs:
-            labels = _without_first_answers(labels, item.num_worked)
-        if (labels == IGNORED).all():
-            dropped.reasons[item.record.id] = f"leaves no room for an answer in max_text_tokens = {max_text_tokens}"
-            continue
-        examples.append(
-            Example(
-                record=item.record,
-                source=item.source,
-                input_ids=np.asarray(encoded.input_ids, np.int32),
-                labels=labels,
-                audio_spans=tuple((int(start), int(end)) for start, end in encoded.audio_spans),
-                clips=item.clips,
-                audio_hashes=tuple(info.audio_hash for info in infos),
-                truncated=bool(encoded.truncated),
-                questions=tuple(map(tuple, encoded.questions)) if processor.reads_question else (),
-            )
-        )
-    return examples, dropped
+    refuse: Callable[[Example], str | None] = lambda example: None,
+) -> tuple[ExampleStore, Dropped]:
+    """Token ids and labels of every usable record; the others are dropped with their reason.
+
+    `refuse` says why the stage has no use for an example; None if it has.
+    """
+    dropped = Dropped()
+
+    def usable() -> Iterator[tuple[Example, int]]:
+        for item in records:
+            try:
+                example = encode_record(
+                    item, processor, clips, max_text_tokens=max_text_tokens, train_on_inputs=train_on_inputs
+                )
+                if reason := refuse(example):
+                    raise DataError(reason)
+            except DataError as error:
+                dropped.add(item.record.id, str(error))
+                continue
+            infos = [info for clip in item.clips if (info := clips.info(clip)) is not None]
+            yield example, sum(info.num_samples for info in infos)
+
+    return store_examples(usable()), dropped
+
+
+def encode_record(
+    item: SourcedRecord,
+    processor: LalmProcessor,
+    clips: ClipStore,
+    *,
+    max_text_tokens: int | None = None,
+    train_on_inputs: bool = False,
+) -> Example:
+    """Token ids and labels of one record.
+
+    Raises:
+        DataError: if it cannot be used: a clip is broken, nothing is answered, or no room is left for an answer.
+    """
+    infos = [info for clip in item.clips if (info := clips.info(clip)) is not None]
+    if len(infos) < len(item.clips):
+        raise DataError(clips.quarantine[next(clip for clip in item.clips if clip in clips.quarantine)])
+    if item.record.answer is None:
+        raise DataError("does not end with an assistant turn, so there is nothing to learn")
+    encoded = processor.encode_turns(
+        item.record.turns,
+        [processor.num_positions(info.num_samples) for info in infos],
+        max_text_tokens=max_text_tokens,
+        train_on_inputs=train_on_inputs,
+    )
+    labels = np.asarray(encoded.labels, np.int32)
+    if item.num_worked and not train_on_inputs:
+        labels = _without_first_answers(labels, item.num_worked)
+    if (labels == IGNORED).all():
+        raise DataError(f"leaves no room for an answer in max_text_tokens = {max_text_tokens}")
+    return Example(
+        record=item.record,
+        source=item.source,
+        input_ids=np.asarray(encoded.input_ids, np.int32),
+        labels=labels,
+        audio_spans=tuple((int(start), int(end)) for start, end in encoded.audio_spans),
+        clips=item.clips,
+        audio_hashes=tuple(info.audio_hash for info in infos),
+        truncated=bool(encoded.truncated),
+        questions=tuple(map(tuple, encoded.questions)) if processor.reads_question else (),
+    )
 
 
 def _without_first_answers(labels: np.ndarray, count: int) -> np.ndarray:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lalm.data.scratch import scratch_array
 from lalm.errors import DataError
 
 QUESTIONS_PER_CLIP = 4
@@ -54,13 +55,15 @@ class StagePlan:
     def digest(self) -> str:
         """Changes with any change of the plan; kept with a checkpoint to refuse a resume on other data."""
         sizes = (self.num_steps, self.gradient_accumulation_steps, self.world_size, self.batch_records)
-        content = self.order.tobytes() + self.offsets.tobytes() + repr(sizes).encode()
-        return hashlib.sha256(content).hexdigest()
+        content = hashlib.sha256(memoryview(self.order))
+        content.update(memoryview(self.offsets))
+        content.update(repr(sizes).encode())
+        return content.hexdigest()
 
 
 def plan_stage(
-    lengths: Sequence[int],
-    sources: Sequence[str],
+    lengths: Sequence[int] | np.ndarray,
+    sources: Sequence[str] | Mapping[str, np.ndarray],
     weights: Mapping[str, float],
     *,
     batch_records: int,
@@ -69,7 +72,7 @@ def plan_stage(
     epochs: float | None = None,
     records: int | None = None,
     audio_seconds: float | None = None,
-    seconds: Sequence[float] = (),
+    seconds: Sequence[float] | np.ndarray = (),
     temperature: float = 1.0,
     seed: int,
     world_size: int = 1,
@@ -88,7 +91,7 @@ def plan_stage(
 
     Args:
         lengths: positions of each example.
-        sources: source of each example; weights: by source.
+        sources: source of each example, or the examples of each source; weights: by source.
         seconds: of audio of each example, for `audio_seconds`.
         groups, prefix_lengths: for shared prefixes, see `packing.sharing`; examples of one group are drawn together,
             up to `questions_per_clip`, and their prefix is counted once.
@@ -116,7 +119,8 @@ def plan_stage(
             f"Set batch_records to a multiple of {world_size}."
         )
     shared = groups if questions_per_clip > 1 else None
-    stream = _Mixture(sources, weights, shared, questions_per_clip, seed, temperature)
+    members = sources if isinstance(sources, Mapping) else _members(sources)
+    stream = _Mixture(members, weights, shared, questions_per_clip, seed, temperature)
     draws = 0.0
     if steps is not None:
         draws = steps * batch_records
@@ -125,32 +129,42 @@ def plan_stage(
     elif records is not None:
         draws = records
     elif audio_seconds is not None:
-        draws = _draws_for(audio_seconds, np.asarray(seconds, np.float64), sources, weights, shared,
+        draws = _draws_for(audio_seconds, np.asarray(seconds, np.float64), members, weights, shared,
                            questions_per_clip, seed, temperature)  # fmt: skip
     steps = max(1, math.ceil(draws / batch_records - 1e-9))
     drawn = stream.take(steps * batch_records).reshape(steps, batch_records)
-    cut = _Cut(np.asarray(lengths), groups, prefix_lengths, padded_rows, micro_batch_tokens)
-    accumulation, bins = _cut_all(cut, drawn, world_size)
-    flat = [batch for step in bins for batch in step]
+    cut = Cut(np.asarray(lengths), groups, prefix_lengths, padded_rows, micro_batch_tokens)
+    accumulation, order, offsets, largest = _cut_all(cut, drawn, world_size)
     return StagePlan(
-        order=np.concatenate([np.asarray(batch, np.int64) for batch in flat]),
-        offsets=np.concatenate([[0], np.cumsum([len(batch) for batch in flat])]).astype(np.int64),
+        order=order,
+        offsets=offsets,
         num_steps=steps,
         gradient_accumulation_steps=accumulation,
         world_size=world_size,
         batch_records=batch_records,
         draws_per_epoch=stream.draws_per_epoch,
-        max_micro_batch_tokens=max(cut.cost(batch) for batch in flat),
+        max_micro_batch_tokens=largest,
     )
+
+
+def _members(sources: Sequence[str]) -> dict[str, np.ndarray]:
+    source_of = np.asarray(sources)
+    return {name: np.flatnonzero(source_of == name) for name in sorted(set(sources))}
 
 
 class _Mixture:
     """The endless, seeded sequence of examples."""
 
-    def __init__(self, sources, weights, groups, cap: int, seed: int, temperature: float = 1.0):
-        self.names = sorted(set(sources))
-        source_of = np.asarray(sources)
-        members = {name: np.flatnonzero(source_of == name) for name in self.names}
+    def __init__(
+        self,
+        members: Mapping[str, np.ndarray],
+        weights: Mapping[str, float],
+        groups: Sequence[int] | np.ndarray | None,
+        cap: int,
+        seed: int,
+        temperature: float = 1.0,
+    ):
+        self.names = sorted(name for name in members if len(members[name]))
         self.shares = {name: weights.get(name, 1.0) * len(members[name]) for name in self.names}
         total = sum(self.shares.values())
         self.draws_per_epoch = max(1, round(total))
@@ -163,14 +177,16 @@ class _Mixture:
 
     def take(self, count: int) -> np.ndarray:
         """The first `count` draws."""
-        drawn: list[int] = []
-        epoch = 0
-        while len(drawn) < count:
-            units = [unit for name in self.names for unit in self.streams[name].take(self._quota(name, epoch))]
-            for number in _rng(f"{self.seed}/mixture/{epoch}").permutation(len(units)):
-                drawn.extend(units[number])
+        drawn, filled, epoch = scratch_array(count, np.int64), 0, 0
+        while filled < count:
+            taken = [self.streams[name].take(self._quota(name, epoch)) for name in self.names]
+            examples, sizes = (np.concatenate(parts) for parts in zip(*taken, strict=True))
+            order = _rng(f"{self.seed}/mixture/{epoch}").permutation(len(sizes))
+            shuffled = _rearranged(examples, sizes, order)[: count - filled]
+            drawn[filled : filled + len(shuffled)] = shuffled
+            filled += len(shuffled)
             epoch += 1
-        return np.asarray(drawn[:count], np.int64)
+        return drawn
 
     def _quota(self, name: str, epoch: int) -> int:
         """Draws of a source in an epoch; fractions are carried to the next."""
@@ -197,47 +213,69 @@ def _draws_for(wanted: float, seconds: np.ndarray, *stream: Any) -> int:
 class _SourceStream:
     """Passes over one source, each a new shuffle of its clips (or of its records, without groups)."""
 
-    def __init__(self, key: str, members: np.ndarray, groups, cap: int):
+    def __init__(self, key: str, members: np.ndarray, groups: Sequence[int] | np.ndarray | None, cap: int):
         self.key, self.members, self.cap = key, members, cap
-        self.groups = None if groups is None else np.asarray(groups)[members]
-        self.pending: list[list[int]] = []
-        self.units = self._passes()
+        self.groups = None if groups is None else np.asarray(groups)
+        self.passes = self.place = 0
+        self.examples = members[:0]
+        """Of this pass, in the order of its units; `place` says how many have been taken."""
+        self.ends = np.zeros(0, np.int64)
+        """Where each unit of this pass ends."""
 
-    def take(self, count: int) -> list[list[int]]:
-        """The next units, `count` examples in all; a unit that reaches beyond is divided."""
-        taken = []
+    def take(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The next `count` examples, and how many each unit has; a unit that reaches beyond is divided."""
+        examples, sizes = [self.members[:0]], [np.zeros(0, np.int64)]
         while count > 0:
-            unit = self.pending.pop() if self.pending else next(self.units)
-            if len(unit) > count:
-                self.pending.append(unit[count:])
-                unit = unit[:count]
-            taken.append(unit)
-            count -= len(unit)
-        return taken
+            if self.place == len(self.examples):
+                self._next_pass()
+            stop = min(self.place + count, len(self.examples))
+            first, last = np.searchsorted(self.ends, (self.place, stop), side="right")
+            cuts = self.ends[first:last]
+            if not len(cuts) or cuts[-1] != stop:
+                cuts = np.append(cuts, stop)
+            examples.append(self.examples[self.place : stop])
+            sizes.append(np.diff(cuts, prepend=self.place))
+            count -= stop - self.place
+            self.place = stop
+        return np.concatenate(examples), np.concatenate(sizes)
 
-    def _passes(self) -> Iterator[list[int]]:
-        number = 0
-        while True:
-            rng = _rng(f"{self.key}/{number}")
-            shuffled = rng.permutation(len(self.members))
-            if self.groups is None:
-                for place in shuffled:
-                    yield [int(self.members[place])]
-            else:
-                yield from self._clip_units(self.groups, shuffled, rng)
-            number += 1
+    def _next_pass(self) -> None:
+        rng = _rng(f"{self.key}/{self.passes}")
+        examples = self.members[rng.permutation(len(self.members))]
+        sizes = np.ones(len(examples), np.int64)
+        if self.groups is not None:
+            examples, sizes = self._clip_units(examples, self.groups[examples], rng)
+        self.examples, self.ends = examples, np.cumsum(sizes)
+        self.place, self.passes = 0, self.passes + 1
 
-    def _clip_units(self, groups: np.ndarray, shuffled: np.ndarray, rng: np.random.Generator) -> Iterator[list[int]]:
-        by_clip: dict[int, list[int]] = {}
-        for place in shuffled:
-            by_clip.setdefault(int(groups[place]), []).append(int(self.members[place]))
-        units = [group[i : i + self.cap] for group in by_clip.values() for i in range(0, len(group), self.cap)]
-        for number in rng.permutation(len(units)):
-            yield units[number]
+    def _clip_units(
+        self, examples: np.ndarray, groups: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Units of at most `cap` examples of a group, shuffled: the examples in order of unit, and their sizes."""
+        _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
+        rank = np.empty(len(first), np.int64)
+        rank[np.argsort(first)] = np.arange(len(first))
+        of_group = rank[inverse]  # Groups in the order in which they are met.
+        together = np.argsort(of_group, kind="stable")
+        counts = np.bincount(of_group)
+        within = np.arange(len(examples)) - np.repeat(np.cumsum(counts) - counts, counts)
+        sizes = np.diff(np.flatnonzero(within % self.cap == 0), append=len(examples))
+        order = rng.permutation(len(sizes))
+        return _rearranged(examples[together], sizes, order), sizes[order]
+
+
+def _rearranged(examples: np.ndarray, sizes: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Units of `sizes`, which lie one after the other in `examples`, in another order."""
+    if len(sizes) == len(examples):
+        return examples[order]
+    sizes_after, starts = sizes[order], (np.cumsum(sizes) - sizes)[order]
+    moved = np.repeat(starts - (np.cumsum(sizes_after) - sizes_after), sizes_after)
+    moved += np.arange(len(examples))
+    return examples[moved]
 
 
 @dataclass
-class _Cut:
+class Cut:
     """How the records of a step are put in bins that each fit the budget."""
 
     lengths: np.ndarray
@@ -297,18 +335,26 @@ class _Cut:
         return total if self.prefixes is None else total - (len(unit) - 1) * int(self.prefixes[unit[0]])
 
 
-def _cut_all(cut: _Cut, drawn: np.ndarray, world_size: int) -> tuple[int, list[list[list[int]]]]:
-    """The least accumulation with which every step fits, and the micro-batches of every step."""
-    batch_records = drawn.shape[1]
+def _cut_all(cut: Cut, drawn: np.ndarray, world_size: int) -> tuple[int, np.ndarray, np.ndarray, int]:
+    """The least accumulation with which every step fits; the examples in order of micro-batch, where each micro-batch
+    starts, and the positions of the largest."""
+    steps, batch_records = drawn.shape
+    order = scratch_array(drawn.size, np.int64)
     for accumulation in range(1, batch_records // world_size + 1):
-        cuts = []
-        for records in drawn:
-            bins = cut.bins(records, accumulation * world_size)
+        num_bins, place, largest = accumulation * world_size, 0, 0
+        offsets = scratch_array(steps * num_bins + 1, np.int64)
+        offsets[0] = 0
+        for step, records in enumerate(drawn):
+            bins = cut.bins(records, num_bins)
             if bins is None:
                 break
-            cuts.append(bins)
+            largest = max(largest, cut.cost(bins[0]))
+            for number, batch in enumerate(bins, start=step * num_bins + 1):
+                order[place : place + len(batch)] = batch
+                place += len(batch)
+                offsets[number] = place
         else:
-            return accumulation, cuts
+            return accumulation, order, offsets, largest
     raise DataError(
         f"batch_records = {batch_records} cannot be cut for {world_size} processes into micro-batches of at "
         f"most micro_batch_tokens = {cut.budget} positions. Make batch_records a multiple of {world_size}, "

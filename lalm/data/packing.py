@@ -6,18 +6,24 @@
     shared_prefix   [P P P P a1 a1 a2 a2 a2]   questions about the same audio: the common prompt prefix P (with the
                     audio) is laid out once; each branch sees P and itself, and its positions continue from P
 
+The packed layouts spread the examples over as many rows as make dense attention cheapest; for an attention that reads
+each group alone they put all of them in one row, without any padding.
+
 In the packed layouts `group_ids` and `branch_ids` [R, L] say who sees whom: a token attends to an earlier token of
 its own group that is of branch 0 (the prefix) or of its own branch. Every example keeps the loss that it has alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+
+from lalm.data.scratch import scratch_array
 
 if TYPE_CHECKING:
     from lalm.data.examples import Example
@@ -44,8 +50,8 @@ class PackedBatch:
     owners: np.ndarray
 
 
-def pack(examples: Sequence[Example], layout: Layout, pad_token_id: int) -> PackedBatch:
-    """Lays out the examples of one micro-batch.
+def pack(examples: Sequence[Example], layout: Layout, pad_token_id: int, *, in_one_row: bool = False) -> PackedBatch:
+    """Lays out the examples of one micro-batch; with `in_one_row` the packed layouts make one row of them.
 
     Returns tensors input_ids, labels, position_ids [R, L] (int64), and either attention_mask (layout `none`) or
     group_ids and branch_ids [R, L].
@@ -61,9 +67,9 @@ def pack(examples: Sequence[Example], layout: Layout, pad_token_id: int) -> Pack
     if layout == "none":
         rows = [[_whole(index, example)] for index, example in enumerate(examples)]
     elif layout == "rows":
-        rows = balance_rows([_whole(index, example) for index, example in enumerate(examples)])
+        rows = _arrange([_whole(index, example) for index, example in enumerate(examples)], in_one_row)
     elif layout == "shared_prefix":
-        rows = balance_rows(_shared_blocks(examples))
+        rows = _arrange(_shared_blocks(examples), in_one_row)
     else:
         raise ValueError(f"unknown layout '{layout}'. Accepted: none, rows, shared_prefix.")
     return _stack(rows, pad_token_id, masked=layout == "none")
@@ -77,9 +83,21 @@ def share_key(example: Example) -> tuple | None:
     if not example.audio_spans:
         return None
     end = example.audio_spans[-1][1]
-    if end > _prefix_limit(example):
+    if end > prefix_limit(example):
         return None
     return (example.audio_hashes, example.input_ids[:end].tobytes())
+
+
+def share_hash(example: Example) -> int:
+    """64 bits of the `share_key`, never 0; 0 where there is none."""
+    key = share_key(example)
+    if key is None:
+        return 0
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (*key[0], key[1]):
+        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(b"|")
+    return int.from_bytes(digest.digest(), "little", signed=True) | 1
 
 
 def common_prefix_length(examples: Sequence[Example]) -> int:
@@ -89,7 +107,7 @@ def common_prefix_length(examples: Sequence[Example]) -> int:
     predicted from the prefix, which belongs to all branches, so it must carry no loss.
     """
     first = examples[0].input_ids
-    length = min(_prefix_limit(example) for example in examples)
+    length = min(prefix_limit(example) for example in examples)
     for example in examples[1:]:
         differing = np.flatnonzero(example.input_ids[:length] != first[:length])
         if len(differing):
@@ -97,19 +115,45 @@ def common_prefix_length(examples: Sequence[Example]) -> int:
     return length
 
 
-def sharing(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+def sharing(
+    examples: Sequence[Example], keys: np.ndarray | None = None, limits: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """For planning: the group [N] of each example (examples of a group may share) and the positions [N] shared by all
-    of its group. A subset of a group shares at least as much."""
-    members: dict[tuple | int, list[int]] = {}
-    for index, example in enumerate(examples):
-        key = share_key(example)
-        members.setdefault(index if key is None else key, []).append(index)
-    groups, prefixes = np.zeros(len(examples), np.int64), np.zeros(len(examples), np.int64)
-    for number, indices in enumerate(members.values()):
-        groups[indices] = number
-        if len(indices) > 1:
-            prefixes[indices] = common_prefix_length([examples[index] for index in indices])
+    of its group. A subset of a group shares at least as much.
+
+    Args:
+        keys, limits: `share_hash` and `prefix_limit` of the examples, where they are known already.
+    """
+    count = len(examples)
+    keys = np.fromiter(map(share_hash, examples), np.int64, count) if keys is None else keys
+    limits = np.fromiter(map(prefix_limit, examples), np.int64, count) if limits is None else limits
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    opens = np.ones(count, bool)
+    opens[1:] = (keys[order[1:]] != keys[order[:-1]]) | (keys[order[1:]] == 0)
+    starts = np.flatnonzero(opens)
+    numbers = np.empty(len(starts), np.int32)
+    numbers[np.argsort(order[starts])] = np.arange(len(starts))  # Groups count from the first example on.
+    groups, prefixes = scratch_array(count, np.int32), scratch_array(count, np.int32)
+    sizes = np.diff(starts, append=count)
+    groups[order] = np.repeat(numbers, sizes)
+    prefixes[:] = 0
+    for run in np.flatnonzero(sizes > 1):
+        members = order[starts[run] : starts[run] + sizes[run]]
+        prefixes[members] = _length_shared(examples, members, int(limits[members].min()))
     return groups, prefixes
+
+
+def _length_shared(examples: Sequence[Example], members: np.ndarray, limit: int) -> int:
+    """`common_prefix_length` of some examples of one `share_key`, one of them in memory at a time."""
+    first = examples[int(members[0])]
+    ids, least = first.input_ids, first.audio_spans[-1][1]
+    for member in members[1:]:
+        if limit <= least:  # All have the same positions up to the end of the last clip.
+            break
+        differing = np.flatnonzero(examples[int(member)].input_ids[:limit] != ids[:limit])
+        if len(differing):
+            limit = int(differing[0])
+    return limit
 
 
 @dataclass(frozen=True)
@@ -125,6 +169,10 @@ class Block:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+
+def _arrange(blocks: Sequence[Block], in_one_row: bool) -> list[list[Block]]:
+    return [list(blocks)] if in_one_row else balance_rows(blocks)
 
 
 def balance_rows(blocks: Sequence[Block]) -> list[list[Block]]:
@@ -144,7 +192,7 @@ def balance_rows(blocks: Sequence[Block]) -> list[list[Block]]:
     return best
 
 
-def _prefix_limit(example: Example) -> int:
+def prefix_limit(example: Example) -> int:
     """The longest prefix after which at least one unlabelled position stands before the first label."""
     labelled = np.flatnonzero(example.labels != IGNORED)
     return int(labelled[0]) - 1 if len(labelled) else len(example.labels) - 1

@@ -59,10 +59,12 @@ class Record(BaseModel):
     def _unknown_keys_go_to_meta(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = {key: item for key, item in value.items() if key in cls.model_fields}
-        unknown = {key: item for key, item in value.items() if key not in cls.model_fields}
-        if unknown:
-            known["meta"] = {**(known.get("meta") or {}), **unknown}
+        fields = _FIELDS
+        unknown = {key: item for key, item in value.items() if key not in fields}
+        if not unknown:
+            return value
+        known = {key: item for key, item in value.items() if key in fields}
+        known["meta"] = {**(known.get("meta") or {}), **unknown}
         return known
 
     @model_validator(mode="after")
@@ -106,6 +108,20 @@ class Record(BaseModel):
         """The JSON object, without keys that hold their default."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
+    @classmethod
+    def of_own_json(cls, value: dict[str, Any]) -> Record:
+        """What `to_json` wrote, taken as it is: the validator has seen it before."""
+        known = dict(value)
+        known["turns"] = tuple(Turn.model_construct(**turn) for turn in value["turns"])
+        known["audio"] = tuple(value.get("audio", ()))
+        if value.get("choices") is not None:
+            known["choices"] = tuple(value["choices"])
+        return cls.model_construct(**known)
+
+
+_FIELDS = frozenset(Record.model_fields)
+"""`model_fields` is computed at every look, and sets have millions of records."""
+
 
 def parse_record(value: Any, where: str) -> Record:
     """Validates one JSON object. `where` ("file:line") opens the message of a `DataError`."""
@@ -130,14 +146,14 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
         DataError: with file and line, at the first record that breaks the contract.
     """
     path = Path(path)
-    for where, value in _rows(path):
-        yield value if isinstance(value, Record) else parse_record(value, where)
+    for where, value, _, _ in record_rows(path):
+        yield parse_record(value, where)
 
 
 def scan_records(path: str | os.PathLike[str]) -> tuple[list[Record], list[str]]:
     """Reads every good record of a file and lists the problem of each bad one, instead of stopping at the first."""
     good, bad = [], []
-    for where, value in _rows(Path(path)):
+    for where, value, _, _ in record_rows(path):
         try:
             good.append(parse_record(value, where))
         except DataError as error:
@@ -145,29 +161,39 @@ def scan_records(path: str | os.PathLike[str]) -> tuple[list[Record], list[str]]
     return good, bad
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+def record_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any, int, int]]:
+    """Every row of a file of records, unchecked: where it is, its JSON object, and of a `.jsonl` file where its line
+    starts and how many bytes it has (else 0, 0)."""
+    path = Path(path)
+    if path.suffix == ".jsonl" and path.is_file():
+        return _jsonl_rows(path)
+    return ((where, value, 0, 0) for where, value in _other_rows(path))
+
+
+def _other_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.is_dir():
         return _dataset_rows(path)
     if not path.exists():
         raise DataError(f"{path}: no such file. Records are read from .jsonl, .parquet, .csv or a `datasets` folder.")
-    readers = {".jsonl": _jsonl_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    readers = {".csv": _csv_rows, ".parquet": _parquet_rows}
     if path.suffix not in readers:
         raise DataError(
-            f"{path}: cannot read '{path.suffix}' files. Accepted: {', '.join(readers)}, a `datasets` folder."
+            f"{path}: cannot read '{path.suffix}' files. Accepted: .jsonl, {', '.join(readers)}, a `datasets` folder."
         )
     return readers[path.suffix](path)
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig") as lines:
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any, int, int]]:
+    start = 0
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                yield where, json.loads(line)
-            except json.JSONDecodeError as error:
-                yield where, {"id": "", "turns": [], "not_json": str(error)}
+            if line.strip():
+                try:
+                    value = json.loads(line.decode("utf-8-sig"))
+                except ValueError as error:
+                    value = {"id": "", "turns": [], "not_json": str(error)}
+                yield f"{path}:{number}", value, start, len(line)
+            start += len(line)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -215,6 +241,15 @@ def _dataset_rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}:{number}", _from_columns(row)
 
 
+def record_of_columns(row: dict[str, Any], where: str) -> Record:
+    """A record of Parquet columns: None where a key is missing, JSON text where the value is free-form.
+
+    Raises:
+        DataError: if it breaks the contract.
+    """
+    return parse_record(_from_columns(row), where)
+
+
 def _from_columns(row: dict[str, Any]) -> dict[str, Any]:
     """Columns hold None where a record lacks the key, and JSON text where the value is free-form."""
     row = {key: item for key, item in row.items() if item is not None}
@@ -242,9 +277,14 @@ def _write_jsonl(path: str, records: Iterable[Record]) -> int:
     count = 0
     with open(path, "w", encoding="utf-8") as out:
         for record in records:
-            out.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+            out.write(record_line(record))
             count += 1
     return count
+
+
+def record_line(record: Record) -> str:
+    """A record as a line of a `.jsonl` file."""
+    return json.dumps(record.to_json(), ensure_ascii=False) + "\n"
 
 
 def _write_parquet(path: str, records: Iterable[Record]) -> int:

@@ -6,6 +6,7 @@ The recipe's own wording (`data.task_tags`, `data.closed_prefix`) belongs to tra
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from lalm.data.examples import Dropped, SourcedRecord
 from lalm.data.records import AUDIO_PLACEHOLDER, Record, Turn
+from lalm.data.sequences import Changed, Picked
 from lalm.recipe.schema import DataSection
 
 CLOSED_TYPES = ("choice", "yes_no", "number")
@@ -43,19 +45,20 @@ def worded(record: Record, data: DataSection) -> Record:
     return record.model_copy(update={"turns": tuple(turns)})
 
 
-def with_worked_examples(records: Sequence[SourcedRecord], count: int, seed: int) -> list[SourcedRecord]:
+def with_worked_examples(records: Sequence[SourcedRecord], count: int, seed: int) -> Sequence[SourcedRecord]:
     """Each record opened by `count` other records of its task, on other clips: clip, question, answer.
 
     A record whose task has too few gets as many as there are. Their answers are read, not supervised. The choice
     follows from the seed and the record's id.
     """
     if count == 0:
-        return list(records)
-    of_task: dict[str, list[SourcedRecord]] = {}
-    for item in records:
+        return records
+    of_task: dict[str, array] = {}
+    for number, item in enumerate(records):
         if item.record.answer is not None and len([turn for turn in item.record.turns if turn.role == "user"]) == 1:
-            of_task.setdefault(item.record.task, []).append(item)
-    return [_opened(item, of_task.get(item.record.task, []), count, seed) for item in records]
+            of_task.setdefault(item.record.task, array("i")).append(number)
+    pools = {task: Picked(records, np.asarray(numbers)) for task, numbers in of_task.items()}
+    return Changed(records, lambda item: _opened(item, pools.get(item.record.task, ()), count, seed))
 
 
 def _opened(item: SourcedRecord, pool: Sequence[SourcedRecord], count: int, seed: int) -> SourcedRecord:
@@ -92,15 +95,15 @@ def _placed(record: Record) -> tuple[Turn, ...]:
     return tuple(turns)
 
 
-def keep_transcripts(records: Sequence[SourcedRecord], dropped: Dropped) -> list[SourcedRecord]:
+def keep_transcripts(records: Sequence[SourcedRecord], dropped: Dropped) -> Sequence[SourcedRecord]:
     """The records of one clip and its transcript; the others are listed in `dropped`."""
-    kept = []
-    for item in records:
+    kept = array("i")
+    for number, item in enumerate(records):
         if item.record.answer_type == "transcript" and item.record.answer and len(item.clips) == 1:
-            kept.append(item)
+            kept.append(number)
         else:
-            dropped.reasons[item.record.id] = "answers: continued needs one clip and an answer of type transcript"
-    return kept
+            dropped.add(item.record.id, "answers: continued needs one clip and an answer of type transcript")
+    return Picked(records, np.asarray(kept))
 
 
 def continuation_question(prompt: str, transcript: str) -> Turn:
@@ -110,17 +113,21 @@ def continuation_question(prompt: str, transcript: str) -> Turn:
 
 def with_continuations(
     records: Sequence[SourcedRecord], continuations: Mapping[str, str], prompt: str, dropped: Dropped
-) -> list[SourcedRecord]:
+) -> Sequence[SourcedRecord]:
     """The same prompts with the clip where the transcript stood, and the language model's continuation as the answer.
 
     Records without a continuation are listed in `dropped`. Source: behaviour alignment of BLSP (arXiv 2309.00916).
     """
-    kept = []
-    for item in records:
-        text = continuations.get(item.record.id, "").strip()
-        if not text:
-            dropped.reasons[item.record.id] = "the language model gave no continuation of its transcript"
-            continue
+    kept = array("i")
+    for number, item in enumerate(records):
+        if continuations.get(item.record.id, "").strip():
+            kept.append(number)
+        else:
+            dropped.add(item.record.id, "the language model gave no continuation of its transcript")
+
+    def continued(item: SourcedRecord) -> SourcedRecord:
+        text = continuations[item.record.id].strip()
         turns = (continuation_question(prompt, AUDIO_PLACEHOLDER), Turn(role="assistant", content=text))
-        kept.append(replace(item, record=item.record.model_copy(update={"turns": turns, "answer_type": "open"})))
-    return kept
+        return replace(item, record=item.record.model_copy(update={"turns": turns, "answer_type": "open"}))
+
+    return Changed(Picked(records, np.asarray(kept)), continued)

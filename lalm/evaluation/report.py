@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import html
 import math
-import os
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from lalm.evaluation.media import Curve, curve_svg, data_uri, sound_uri, spectro
 from lalm.evaluation.normalise import exact_form
 from lalm.evaluation.page import STYLE
 from lalm.evaluation.states import Clips
+from lalm.files import write_text
 from lalm.recipe.schema import Recipe
 
 NUM_EXAMPLES = 20
@@ -71,9 +71,7 @@ def write_report(
         ],
     )
     path = Path(run) / "report.html"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, page)
     return path
 
 

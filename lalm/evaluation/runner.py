@@ -14,7 +14,6 @@ about another clip of the task. Text comes from `lalm.inference`, as in chat.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from lalm.errors import DataError
 from lalm.evaluation.console import bar, forgotten_table, metrics_table
 from lalm.evaluation.forgetting import measure_forgotten
 from lalm.evaluation.measuring import evaluate_model, timed
+from lalm.files import write_json, write_text
 
 __all__ = ["evaluate_model", "evaluate_run", "read_metrics", "write_results"]
 
@@ -127,11 +127,5 @@ def read_metrics(run: Path) -> dict[str, Any]:
 
 def write_results(run: Path, metrics: Mapping[str, Any], predictions: Sequence[Mapping[str, Any]]) -> None:
     """Writes metrics.json and predictions.jsonl, each atomically."""
-    _write(run / METRICS, json.dumps(metrics, indent=1, ensure_ascii=False) + "\n")
-    _write(run / PREDICTIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(run / METRICS, metrics)
+    write_text(run / PREDICTIONS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in predictions))

@@ -13,6 +13,8 @@ PADDING = -1
 """Group and branch id of a position that belongs to nothing."""
 PREFIX = 0
 """Branch id of the positions that all branches of a group see."""
+MASKED_LAYERS = {"full_attention", "sliding_attention"}
+"""Types of layers that keep conversations of one row apart when the mask says so."""
 
 
 def masks_of_layers(

@@ -22,6 +22,7 @@ from lalm.model.decoder import (
     load_tokenizer,
 )
 from lalm.model.modeling import LalmForConditionalGeneration
+from lalm.model.whole_models import load_projector
 from lalm.processing.processor import LalmProcessor
 from lalm.recipe.encoders import EncoderSection
 from lalm.recipe.known_bases import KNOWN_ENCODERS, KNOWN_FRONT_ENDS, KNOWN_LANGUAGE_MODELS
@@ -54,6 +55,8 @@ def build_model(
         model.multi_modal_projector.match_scale(embedding_scale(language_model))
     else:
         model.cross_attention.match_scale(embedding_scale(language_model))
+    if (base := getattr(recipe.projector, "base", None)) is not None:
+        load_projector(model.multi_modal_projector, base)
     trainable = {id(parameter) for part in ("projector", "lora") for _, parameter in model.parts()[part]}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trainable)

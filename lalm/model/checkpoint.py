@@ -7,7 +7,6 @@ fixed prompt when it was saved; `lalm doctor RUN` computes them again.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import Tensor
 from lalm.data.records import Turn
 from lalm.encoders import encoder_fingerprint
 from lalm.errors import CheckpointError
+from lalm.files import replacing, write_json
 from lalm.model.build import build_model, default_device
 from lalm.model.decoder import language_model_fingerprint
 from lalm.model.modeling import PARTS, LalmForConditionalGeneration
@@ -53,10 +53,8 @@ def trained_state(model: LalmForConditionalGeneration, recipe: Recipe) -> dict[s
 
 def save_weights(path: Path, state: dict[str, Tensor]) -> None:
     """Writes a safetensors file atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(state, temporary, metadata={"format": "pt"})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata={"format": "pt"})
 
 
 def load_weights(model: LalmForConditionalGeneration, path: Path, recipe: Recipe) -> None:
@@ -106,7 +104,7 @@ def save_trained(
         },
         "seals": compute_seals(model, processor),
     }
-    _write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest)
 
 
 def base_fingerprints(recipe: Recipe) -> dict[str, dict[str, str]]:
@@ -229,9 +227,3 @@ def verify_seals(folder: Path) -> list[tuple[str, bool, str]]:
     share = change / max(abs(value) for value in seal["logits"])
     checks.append(("golden logits", share <= SEAL_TOLERANCE, f"largest change {100 * share:.2f} %"))
     return checks
-
-
-def _write_json(path: Path, value: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(temporary, path)

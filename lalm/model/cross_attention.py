@@ -161,6 +161,15 @@ def context_inputs(
     }
 
 
+def unheard_context(positions: Tensor, num_rows: int, length: int) -> dict[str, Tensor]:
+    """`positions [clips, A, W]` that no text hears: the blocks run, as they do in every other process, and leave
+    `[num_rows, length, D]` as it is."""
+    states = positions.flatten(0, 1)[None].expand(num_rows, -1, -1)
+    clips = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+    nothing = torch.zeros(num_rows, length, 2, dtype=torch.long, device=states.device)
+    return {"audio_context": states, "audio_context_clips": clips, "audio_range": nothing}
+
+
 def range_of_step(text_range: Tensor, length: int, *, is_first: bool) -> Tensor:
     """The part of a prompt's `audio_range [B, L, 2]` that a step of decoding over `length` positions needs.
 

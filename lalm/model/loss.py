@@ -30,7 +30,11 @@ def token_losses(hidden_states: Tensor, labels: Tensor, head: Callable[[Tensor],
         head: `[n, D]` -> logits `[n, V]`.
     """
     is_used, targets = supervised_positions(labels)
-    used = hidden_states[is_used]
+    return losses_in_chunks(hidden_states[is_used], targets, head, vocab_size=vocab_size)
+
+
+def losses_in_chunks(used: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], *, vocab_size: int) -> Tensor:
+    """The loss of each state `[n, D]` that is `used` `[n]`; many of them give their logits up and make them again."""
     chunk = max(1, CHUNK_LOGITS // vocab_size)
     if len(targets) <= chunk:
         return _losses(used, targets, head)

@@ -20,13 +20,21 @@ from lalm.errors import ModelError
 from lalm.model.attention_mask import masks_of_layers
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
-from lalm.model.cross_attention import CONTEXT_INPUTS, CrossAttention, context_inputs, range_of_step
+from lalm.model.cross_attention import (
+    CONTEXT_INPUTS,
+    CrossAttention,
+    context_inputs,
+    range_of_step,
+    unheard_context,
+)
 from lalm.model.decoder import add_lora, empty_language_model, lora_layers
 from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answers
+from lalm.model.grouped_attention import grouped_inputs, is_grouped
 from lalm.model.loss import language_model_loss
 from lalm.model.mixing import blend_clips
 from lalm.model.objectives import ObjectiveHeads, alignment_losses
 from lalm.projectors import build_projector
+from lalm.projectors.base import Projector
 
 AUDIO_INPUTS = (
     *("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths"),
@@ -91,15 +99,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self.language_model = language_model or empty_language_model(config.text_config)
         cross_attention = config.cross_attention_section()
         width = cast(nn.Embedding, self.get_input_embeddings()).embedding_dim
-        num_layers = self.audio_tower.num_layer_outputs
         audio_width = cross_attention.audio_width or width if cross_attention else width
-        self.multi_modal_projector = build_projector(
-            config.projector_section(),
-            self.audio_tower.width // num_layers,
-            audio_width,
-            stream_widths=self.audio_tower.stream_widths,
-            num_layers_given=num_layers,
-        )
+        self.multi_modal_projector = _build_projector(config, self.audio_tower, audio_width)
         self.cross_attention = (
             CrossAttention(cross_attention, self.language_model, audio_width) if cross_attention else None
         )
@@ -157,6 +158,14 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def has_encoder(self) -> bool:
         """Whether the language model is an encoder-decoder, whose encoder reads the prompt."""
         return self.language_model.config.is_encoder_decoder
+
+    @property
+    def packs_in_one_row(self) -> bool:
+        """Whether a packed row costs attention within its groups only, so that one row without padding is cheapest.
+
+        Cross-attention reads all clips of a row at every position: shorter rows are cheaper for it.
+        """
+        return is_grouped(self.language_model) and self.cross_attention is None
 
     @property
     def lora_scale(self) -> float:
@@ -266,6 +275,15 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         context = context_inputs(input_ids, audio_token_id, positions, num_positions, group_ids)
         return {"inputs_embeds": embeds, **context}
 
+    def _embed_unheard(self, input_ids: Tensor, audio: Mapping[str, Any]) -> dict[str, Tensor]:
+        """`embed_inputs` of text alone, and a clip that takes part in the graph and changes nothing."""
+        inputs = self.embed_inputs(input_ids)
+        if self.cross_attention is not None:
+            positions, _ = self.project_audio(**{name: audio.get(name) for name in AUDIO_INPUTS})
+            return inputs | unheard_context(positions, *input_ids.shape)
+        embeds = inputs["inputs_embeds"]
+        return {"inputs_embeds": embeds + (self.get_audio_features(**audio).sum() * 0.0).to(embeds.dtype)}
+
     def begin_objectives(
         self, weights: Mapping[str, float], *, num_classes: int = 0, seed: int = 0, **options: Any
     ) -> None:
@@ -361,9 +379,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`language_model_loss` of embedded rows `[B, L, D]`."""
-        if group_ids is not None:
-            attention_mask = masks_of_layers(
-                self.language_model.config.get_text_config(), group_ids, branch_ids, position_ids, inputs_embeds.dtype
+        seen: dict[str, Any] = {"attention_mask": attention_mask}
+        if is_grouped(self.language_model):
+            seen = grouped_inputs(group_ids, branch_ids, position_ids, attention_mask, inputs_embeds.dtype)
+        elif group_ids is not None:
+            text_config = self.language_model.config.get_text_config()
+            seen["attention_mask"] = masks_of_layers(
+                text_config, group_ids, branch_ids, position_ids, inputs_embeds.dtype
             )
         if (
             torch.is_grad_enabled()
@@ -373,7 +395,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds = inputs_embeds.detach().requires_grad_()
         # The cache is off: with one, transformers 5 no longer sees that a row is packed.
         hidden_states = self.get_decoder()(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
+            inputs_embeds=inputs_embeds, position_ids=position_ids, use_cache=False, **seen
         ).last_hidden_state
         return self.sequence_loss(
             hidden_states,
@@ -453,11 +475,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         }
         if objective_items is not None:
             return self._objectives(audio, objective_items, text, num_items, audio_is_unheard)
-        if audio_is_unheard:
-            inputs_embeds = self.embed_inputs(input_ids, group_ids)["inputs_embeds"]
-            inputs_embeds = inputs_embeds + (self.get_audio_features(**audio).sum() * 0.0).to(inputs_embeds.dtype)
         if inputs_embeds is None:
-            inputs = self.embed_inputs(input_ids, group_ids, **audio)
+            if audio_is_unheard:
+                inputs = self._embed_unheard(input_ids, audio)
+            else:
+                inputs = self.embed_inputs(input_ids, group_ids, **audio)
             inputs_embeds = inputs["inputs_embeds"]
             if "audio_context" in inputs:
                 audio_context, audio_context_clips, audio_range = (inputs[name] for name in CONTEXT_INPUTS)
@@ -550,3 +572,21 @@ def _part_of(name: str) -> str:
     if name.startswith(("multi_modal_projector.", "cross_attention.")):
         return "projector"
     return "lora" if ".lora_" in name else "language_model"
+
+
+def _build_projector(config: LalmConfig, tower: AudioTower, audio_width: int) -> Projector:
+    num_layers = tower.num_layer_outputs
+    return build_projector(
+        config.projector_section(),
+        tower.width // num_layers,
+        audio_width,
+        stream_widths=tower.stream_widths,
+        num_layers_given=num_layers,
+    )
+
+
+def fresh_projector(model: LalmForConditionalGeneration) -> Projector:
+    """Another projector of the model's sizes, on the CPU, with random weights."""
+    width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
+    section = model.config.cross_attention_section()
+    return _build_projector(model.config, model.audio_tower, (section.audio_width if section else None) or width)

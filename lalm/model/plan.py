@@ -1,4 +1,4 @@
-"""What a recipe would build, counted on the meta device: sizes, rates, what trains, memory. No weights are loaded."""
+"""What a recipe would build, counted on the meta device: sizes, rates, what trains. No weights are loaded."""
 
 from __future__ import annotations
 
@@ -6,25 +6,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
-import torch
-
 from lalm.encoders.base import AudioEncoder
 from lalm.errors import ModelError
 from lalm.model.audio_tower import AudioTower
 from lalm.model.build import build_empty, position_rule
 from lalm.model.decoder import choose_dtype
 from lalm.model.modeling import PARTS, LalmForConditionalGeneration
-from lalm.recipe.schema import CrossAttentionSection, Recipe, StageSection
-
-FLOAT32_BYTES = 4
-ADAM_BYTES = 8
-"""Two float32 moments for each trained parameter."""
-QUANTISED_BYTES = {"nf4": 0.56, "int8": 1.02}
-"""Bytes a weight, scales included."""
-SUPERVISED_SHARE = 0.25
-"""The share of positions that logits are made for, as estimated: prompts and audio have none."""
-LOGIT_BYTES = 12
-"""A logit, its float32 copy in the loss, and its gradient."""
+from lalm.recipe.schema import Recipe, StageSection
 
 
 @dataclass(frozen=True)
@@ -40,23 +28,15 @@ class EncoderPlan:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What one stage trains, and about how many bytes one process needs for it."""
+    """What one stage trains."""
 
     name: str
     trained: dict[str, int]
     """Parameters by part, of the parts that train."""
-    weight_bytes: int
-    gradient_bytes: int
-    optimizer_bytes: int
-    activation_bytes: int
 
     @property
     def num_trained(self) -> int:
         return sum(self.trained.values())
-
-    @property
-    def total_bytes(self) -> int:
-        return self.weight_bytes + self.gradient_bytes + self.optimizer_bytes + self.activation_bytes
 
 
 @dataclass(frozen=True)
@@ -131,7 +111,7 @@ def plan_model(recipe: Recipe) -> ModelPlan:
         max_positions=max_positions,
         dtype=str(dtype).removeprefix("torch."),
         parameters=parameters,
-        stages=tuple(_plan_stage(recipe, stage, sizes, text_config, dtype) for stage in recipe.stages),
+        stages=tuple(_plan_stage(stage, sizes) for stage in recipe.stages),
         problems=tuple(_problems(recipe, positions[longest], max_positions, sizes)),
     )
 
@@ -154,55 +134,15 @@ def build_without_weights(recipe: Recipe) -> LalmForConditionalGeneration:
         raise ModelError(f"the parts of recipe '{recipe.name}' do not fit together: {error}") from error
 
 
-def _plan_stage(
-    recipe: Recipe, stage: StageSection, sizes: dict[str, dict[str, int]], text_config: Any, dtype: torch.dtype
-) -> StagePlan:
+def _plan_stage(stage: StageSection, sizes: dict[str, dict[str, int]]) -> StagePlan:
     rates = stage.learning_rates.model_dump()
-    trained = {part: _num_chosen(stage, part, sizes[part]) for part in PARTS if rates[part] is not None}
-    parameters = {part: sum(named.values()) for part, named in sizes.items()}
-    num_trained = sum(trained.values())
-    return StagePlan(
-        name=stage.name,
-        trained=trained,
-        weight_bytes=round(sum(count * _bytes_each(part, recipe, rates, dtype) for part, count in parameters.items())),
-        gradient_bytes=num_trained * FLOAT32_BYTES,
-        optimizer_bytes=num_trained * ADAM_BYTES,
-        activation_bytes=_activation_bytes(stage, text_config, dtype)
-        + _block_bytes(stage, recipe.language_model.cross_attention, text_config),
-    )
+    return StagePlan(stage.name, {part: _num_chosen(stage, part, sizes[part]) for part in PARTS if rates[part]})
 
 
 def _num_chosen(stage: StageSection, part: str, sizes: dict[str, int]) -> int:
     """Parameters of a part that train: all, or those whose names match a pattern of `only`."""
     patterns = cast("dict[str, tuple[str, ...]]", stage.only).get(part, ("*",))
     return sum(size for name, size in sizes.items() if any(fnmatchcase(name, pattern) for pattern in patterns))
-
-
-def _bytes_each(part: str, recipe: Recipe, rates: dict[str, float | None], dtype: torch.dtype) -> float:
-    if part != "language_model" or rates[part] is not None:
-        return FLOAT32_BYTES
-    return QUANTISED_BYTES.get(recipe.language_model.quantisation, dtype.itemsize)
-
-
-def _activation_bytes(stage: StageSection, text_config: Any, dtype: torch.dtype) -> int:
-    """What backward needs of one micro-batch in the decoder: about 8 widths and 4 feed-forward widths a layer."""
-    hidden, layers = text_config.hidden_size, text_config.num_hidden_layers
-    intermediate = getattr(text_config, "intermediate_size", None) or 4 * hidden
-    layer = (8 * hidden + 4 * intermediate) * dtype.itemsize
-    kept = layers * hidden * dtype.itemsize + layer if stage.gradient_checkpointing else layers * layer
-    logits = SUPERVISED_SHARE * text_config.vocab_size * LOGIT_BYTES
-    return round(stage.micro_batch_tokens * (kept + logits))
-
-
-def _block_bytes(stage: StageSection, section: CrossAttentionSection | None, text_config: Any) -> int:
-    """What backward needs of one micro-batch in the cross-attention blocks: two feed-forward widths, four of the text,
-    two of the heads, in float32; one block with gradient checkpointing."""
-    if section is None:
-        return 0
-    widths = (4 + 2 * section.feed_forward_factor) * text_config.hidden_size
-    widths += 2 * section.num_heads * section.head_size
-    count = 1 if stage.gradient_checkpointing else text_config.num_hidden_layers // section.every
-    return stage.micro_batch_tokens * count * widths * FLOAT32_BYTES
 
 
 def _problems(recipe: Recipe, longest: int, max_positions: int | None, sizes: dict[str, dict[str, int]]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lalm.projectors.base import Projector
-from lalm.recipe.projectors import BranchesSection, ProjectorSection
+from lalm.recipe.projectors import BranchesSection, ProjectorSection, QFormerSection
 
 PROJECTORS = {
     "qformer": "lalm.projectors.qformer:QFormerProjector",
@@ -46,7 +46,7 @@ def build_projector(
             f"the projector reads {section.num_layer_inputs} layers of the encoder, each as a state of its own, but "
             f"{num_layers_given} arrive"
         )
-    options = section.model_dump(exclude={"preset"})
+    options = section.model_dump(exclude={"preset", "base"})
     module, _, name = PROJECTORS[options.pop("name")].partition(":")
     projector = getattr(import_module(module), name)
     if isinstance(section, BranchesSection):
@@ -57,6 +57,8 @@ def build_projector(
             reads=section.reads,
             join=section.join,
         )
+    if isinstance(section, QFormerSection):
+        options["stream_widths"] = stream_widths or [encoder_width]
     return projector(encoder_width=encoder_width, decoder_width=decoder_width, **options)
 
 
@@ -69,4 +71,6 @@ def _build_branches(section: BranchesSection, decoder_width: int, stream_widths:
         )
     widths = stream_widths if section.reads == "own" else [sum(stream_widths)] * count
     out = decoder_width if section.join == "time" else section.hidden_size
-    return [build_projector(branch, width, out) for branch, width in zip(section.branches, widths, strict=True)]
+    streams = None if section.reads == "own" else stream_widths
+    pairs = zip(section.branches, widths, strict=True)
+    return [build_projector(branch, width, out, stream_widths=streams) for branch, width in pairs]

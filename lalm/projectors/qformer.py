@@ -10,6 +10,8 @@ question comes as the decoder's own embeddings through a norm and a linear layer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
@@ -38,12 +40,14 @@ class QFormerProjector(Projector):
         cross_attention_every: int,
         dropout: float,
         reads_question: bool,
+        input_norm: str,
+        stream_widths: Sequence[int],
     ):
         super().__init__()
         self.reads_question = reads_question
         self.window_steps = window_steps
         self.keeps_partial_window = partial_window == "keep"
-        self.norm = nn.LayerNorm(encoder_width)
+        self.norm = nn.LayerNorm(encoder_width) if input_norm == "joined" else StreamNorms(stream_widths)
         self.queries = nn.Parameter(torch.randn(1, queries, hidden_size) * QUERY_STD)
         self.qformer = Blip2QFormerModel(
             Blip2QFormerConfig(
@@ -124,6 +128,23 @@ class QFormerProjector(Projector):
         if self.keeps_partial_window or self.window_steps is None:
             return torch.div(num_steps + size - 1, size, rounding_mode="floor")
         return torch.where(num_steps > 0, whole.clamp(min=1), whole)
+
+
+class StreamNorms(nn.Module):
+    """A LayerNorm of its own for each encoder's slice of the width, `[..., E]` -> `[..., E]`.
+
+    A step that an encoder does not have (zeros, where another encoder has more steps) stays zero: SALMONN fills the
+    shorter sequence behind the norms.
+    """
+
+    def __init__(self, stream_widths: Sequence[int]):
+        super().__init__()
+        self.widths = list(stream_widths)
+        self.streams = nn.ModuleList(nn.LayerNorm(width) for width in stream_widths)
+
+    def forward(self, states: Tensor) -> Tensor:
+        parts = zip(self.streams, states.split(self.widths, dim=-1), strict=True)
+        return torch.cat([norm(part) * part.any(dim=-1, keepdim=True) for norm, part in parts], dim=-1)
 
 
 def _sinusoids(length: int, width: int) -> Tensor:

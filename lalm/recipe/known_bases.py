@@ -42,6 +42,7 @@ KNOWN_ENCODERS: dict[str, Sizes] = {
     "openai/whisper-large-v2": _whisper(1280, 32, 20),
     "openai/whisper-large-v3": _whisper(1280, 32, 20, num_mel_bins=128),
     "Qwen/Qwen2-Audio-7B": _whisper(1280, 32, 20, num_mel_bins=128),
+    "Qwen/Qwen2-Audio-7B-Instruct": _whisper(1280, 32, 20, num_mel_bins=128),
     "nvidia/audio-flamingo-3-hf": _whisper(1280, 32, 20, num_mel_bins=128),
     "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt": {
         "input_patch_size": 16,
@@ -139,6 +140,10 @@ KNOWN_LANGUAGE_MODELS: dict[str, Sizes] = {
         "tie_word_embeddings": True,
     },
     "Qwen/Qwen1.5-7B": _qwen2(4096, 32, 32, 32, 11008, 151936, tied=False),
+    # The language models inside whole ones; Audio Flamingo 3's vocabulary reaches just over its audio token's 151669.
+    "Qwen/Qwen2-Audio-7B": _qwen2(4096, 32, 32, 32, 11008, 156032, tied=False),
+    "Qwen/Qwen2-Audio-7B-Instruct": _qwen2(4096, 32, 32, 32, 11008, 156032, tied=False),
+    "nvidia/audio-flamingo-3-hf": _qwen2(3584, 28, 28, 4, 18944, 151672, tied=False),
     "Qwen/Qwen2.5-0.5B-Instruct": _qwen2(896, 24, 14, 2, 4864, 151936, tied=True),
     "Qwen/Qwen2.5-7B-Instruct": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
     "gpt2": {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024},

@@ -128,7 +128,10 @@ def recipe_schema() -> dict[str, Any]:
     schema = Recipe.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["properties"][EXTENDS] = {"type": "string", "description": "A recipe that this one is a change of."}
-    schema["anyOf"] = [{"required": schema.pop("required")}, {"required": [EXTENDS]}]
+    required = schema.pop("required")
+    parts = {"encoders", "projector", "language_model"}
+    of_base = ["base", *(key for key in required if key not in parts)]
+    schema["anyOf"] = [{"required": required}, {"required": of_base}, {"required": [EXTENDS]}]
     return schema
 
 

@@ -9,8 +9,15 @@ from typing import Any
 
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "qformer": {
-        # SALMONN (C): windows of 17 steps = 0.333 s, one query, two BERT-base layers, random start.
-        "salmonn": {"window_steps": 17, "queries": 1, "num_layers": 2, "cross_attention_every": 1},
+        # SALMONN (C): windows of 17 steps = 0.333 s, one query, two BERT-base layers, random start; a norm for each
+        # encoder.
+        "salmonn": {
+            "window_steps": 17,
+            "queries": 1,
+            "num_layers": 2,
+            "cross_attention_every": 1,
+            "input_norm": "each",
+        },
         # BLIP-2 (C): BERT-base, 32 queries over the whole clip, cross-attention in every second layer.
         "blip2": {"window_steps": None, "queries": 32, "num_layers": 12, "cross_attention_every": 2},
         # SLAM-LLM's Q-Former (C): 64 queries, otherwise as BLIP-2.

@@ -55,6 +55,8 @@ class QFormerSection(ProjectorSection):
     intermediate_size: int = Field(default=3072, gt=0)
     cross_attention_every: int = Field(default=1, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    input_norm: Literal["joined", "each"] = "joined"
+    """One LayerNorm over the states of all encoders, or one for each encoder (SALMONN)."""
     reads_question: bool = False
     """Queries and question attend to one another, so that the queries look for what is asked (InstructBLIP, arXiv
     2305.06500). The question is the text of the turn that the clip stands in."""
@@ -73,6 +75,8 @@ class MlpSection(ProjectorSection):
     """Frame stacking and an MLP (SLAM-LLM): `stack_steps` neighbours side by side, then two linear layers."""
 
     name: Literal["mlp"] = "mlp"
+    base: str | None = None
+    """A whole audio language model whose projector this is at the start (`base:` of a recipe); random by default."""
     preset: Literal["slam_llm"] | None = None
     stack_steps: int = Field(default=5, gt=0)
     hidden_size: int = Field(default=2048, gt=0)
@@ -89,6 +93,8 @@ class LinearSection(ProjectorSection):
     """One linear layer over averaged steps: MusiLingo (arXiv 2309.08730), LLark (2310.07160), LTU (2305.10790)."""
 
     name: Literal["linear"] = "linear"
+    base: str | None = None
+    """A whole audio language model whose projector this is at the start (`base:` of a recipe); random by default."""
     preset: Literal["ltu", "musilingo", "llark", "qwen_audio"] | None = None
     pool_steps: int = Field(default=1, gt=0)
     """Steps that are averaged into one position."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from lalm.recipe.audio_language_models import take_base
 from lalm.recipe.base import Section
 from lalm.recipe.encoders import EncoderOptions, JoinSection
 from lalm.recipe.projectors import ProjectorOptions
@@ -60,8 +61,10 @@ class LanguageModelSection(Section):
     """The system turn of a conversation that brings none; empty for no system turn at all."""
     dtype: DType = "auto"
     """How frozen weights are held; `auto`: bfloat16 where the machine computes it, else float32."""
-    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
-    """`auto`: sdpa on a GPU; eager on a CPU, where its backward is faster on the short rows that packing makes."""
+    attention: Literal["auto", "grouped", "eager", "sdpa", "flash_attention_2"] = "auto"
+    """`grouped`: each group of a packed row by itself, without padding and without a mask of the row; decoders whose
+    scores are capped (Gemma 2) or biased (ALiBi) are refused. `auto`: sdpa on a GPU; on a CPU grouped, where it is the
+    fastest and takes the least memory, and eager for the families that it refuses."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
     cross_attention: CrossAttentionSection | None = None
@@ -78,6 +81,12 @@ class SourceSection(Section):
 
     records: Path
     """A .jsonl, .parquet or .csv file or a `datasets` folder; relative to the data folder."""
+    streamed: bool = False
+    """`records` is a folder of shards (`lalm data export-to-shards`), which are read while training goes on: each
+    process its own rows, none held but those being shuffled. Clips of Parquet shards are relative to the data folder.
+    """
+    shuffle_rows: PositiveInt = 10_000
+    """Rows of a streamed source that a process holds and shuffles at a time."""
     weight: PositiveFloat = 1.0
     """The share of draws from this source, relative to its size: 2 sees each record twice as often."""
     tasks: tuple[str, ...] | None = None
@@ -349,6 +358,9 @@ class Recipe(Section):
     """The folder of a finished run whose weights the first stage starts from."""
     init_parts: tuple[PartName, ...] = ()
     """The parts that `init` brings: filled in when training starts, no setting of yours."""
+    base: str | None = None
+    """A whole audio language model (a folder or a hub name) in place of encoders, projector and language model, which
+    it is turned into when the recipe is read; see `lalm.recipe.audio_language_models`."""
     encoders: tuple[EncoderOptions, ...] = Field(min_length=1)
     join: JoinSection = Field(default_factory=JoinSection)
     projector: ProjectorOptions
@@ -360,6 +372,11 @@ class Recipe(Section):
     output: OutputSection = Field(default_factory=OutputSection)
     deepspeed: dict[str, Any] | None = None
     """Merged last over the settings that are generated from this recipe."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_base(cls, value: Any) -> Any:
+        return take_base(value) if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _names_exist(self) -> Recipe:
@@ -400,6 +417,13 @@ class Recipe(Section):
             if size.stage is not None and size.stage not in names:
                 problems.append(f"system.sizes[{i}].stage: '{size.stage}' is no stage ({', '.join(names)})")
         problems += self._question_problems()
+        zero = (self.deepspeed or {}).get("zero_optimization") or {}
+        if zero.get("stage") == 3 and self.language_model.quantisation != "none":
+            problems.append(
+                f"deepspeed.zero_optimization.stage: 3 deals out slices of weights, and those of "
+                f"language_model.quantisation: {self.language_model.quantisation} are packed with scales beside them. "
+                "Use stage 1 or 2, or quantisation: none"
+            )
         if self.language_model.cross_attention is not None:
             problems += [
                 f"stages[{i}].objective: {', '.join(stage.objective_weights())}: compares audio with text embeddings, "

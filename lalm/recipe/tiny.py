@@ -112,8 +112,9 @@ def _encoder(section: dict[str, Any]) -> dict[str, Any]:
 
 def _projector(section: dict[str, Any]) -> dict[str, Any]:
     small = {key: _at_most(value, PROJECTOR_LIMITS.get(key)) for key, value in section.items()}
-    if "preset" in small:
-        small["preset"] = None
+    for key in ("preset", "base"):
+        if key in small:
+            small[key] = None
     if "dropout" in small:
         small["dropout"] = 0.0
     if "num_layers" in small and section["name"] != "conv":  # there the depth is the rate

@@ -17,7 +17,10 @@ from lalm.data.clips import ClipStore
 from lalm.data.dataset import StageData
 from lalm.data.encode import fill_cache
 from lalm.data.examples import SourcedRecord, clip_paths, load_held_out, load_stage_records, open_clips
+from lalm.data.sequences import Joined
+from lalm.data.shards import streamed_sources
 from lalm.data.state_cache import open_state_cache
+from lalm.data.streaming import StreamedBatches
 from lalm.errors import DataError, TrainingError
 from lalm.recipe.schema import Recipe
 from lalm.resources import cache_folder
@@ -70,8 +73,8 @@ def fill_state_cache(
         return None
     problem: Exception | None = None
     if state.is_main_process:
-        records = [item for index in stages for item in records_heard(recipe, index)]
-        paths = clip_paths(records)
+        heard = [index for index in stages if not streamed_sources(recipe, index)]
+        paths = clip_paths(Joined([records_heard(recipe, index) for index in heard]))
         was_training = model.training
         model.eval()
         try:
@@ -105,10 +108,10 @@ def fill_state_cache(
     return cache
 
 
-def records_heard(recipe: Recipe, index: int) -> list[SourcedRecord]:
+def records_heard(recipe: Recipe, index: int) -> Sequence[SourcedRecord]:
     """Records whose clips a stage needs: to train on, and to measure."""
-    held_out = load_held_out(recipe, index) if recipe.stages[index].evaluate_every_steps is not None else []
-    return [*load_stage_records(recipe, index)[0], *held_out]
+    held_out = load_held_out(recipe, index) if recipe.stages[index].evaluate_every_steps is not None else ()
+    return Joined([load_stage_records(recipe, index)[0], held_out])
 
 
 def to_device(inputs: Any, device: torch.device) -> Any:
@@ -133,15 +136,27 @@ class NamedBatches(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         batch = self.data.dataset.micro_batch(index)
         examples = batch.examples
-        paths = {path for example in examples for path in example.clips}
+        seconds = batch.audio_seconds
+        if seconds is None:
+            seconds = sum(self.seconds(path) for path in {path for example in examples for path in example.clips})
         return {
             **batch.inputs,
             "record_ids": [example.record.id for example in examples],
             "tasks": [example.record.task for example in examples],
             "sources": [example.source for example in examples],
             "owners": batch.owners if batch.owners is None else torch.from_numpy(batch.owners),
-            "audio_seconds": sum(self.seconds(path) for path in paths),
+            "audio_seconds": seconds,
         }
+
+    def save_place(self, folder: Path, rank: int, step: int) -> None:
+        """Writes into a checkpoint where a process is in its stream; of other stages the step says it all."""
+        if isinstance(self.data.dataset, StreamedBatches):
+            self.data.dataset.save_place(folder, rank, step)
+
+    def seek(self, folder: Path, rank: int) -> None:
+        """Goes on where `save_place` was called."""
+        if isinstance(self.data.dataset, StreamedBatches):
+            self.data.dataset.seek(folder, rank)
 
     def seconds(self, path: str) -> float:
         """Length of a clip; 0 for one that broke meanwhile."""

@@ -15,7 +15,7 @@ class LossBreakdown:
     """Sums over the micro-batches of one optimizer step; the processes' sums are added when it is read.
 
     Args:
-        tasks, sources: all that the stage has, in the same order in every process.
+        tasks, sources: those of the stage, in the same order in every process; the loss of others is in no column.
         objectives: those of the stage; a single one is the loss itself and is not repeated.
     """
 
@@ -26,7 +26,7 @@ class LossBreakdown:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums = torch.zeros(2, len(self.names), dtype=torch.float64)
+        self._sums = torch.zeros(2, len(self.names) + 1, dtype=torch.float64)  # The last holds the others.
         self._objective_sums = torch.zeros(len(self.objectives), dtype=torch.float64)
 
     @property
@@ -48,7 +48,8 @@ class LossBreakdown:
             owners = torch.nn.functional.pad(about["owners"][:, 1:], (0, 1), value=-1)[is_used].cpu()
             values = token_losses.double().cpu()
             for kind, names in (("task", about["tasks"]), ("source", about["sources"])):
-                places = torch.tensor([self._places[f"loss/{kind}/{name}"] for name in names])[owners]
+                columns = [self._places.get(f"loss/{kind}/{name}", len(self.names)) for name in names]
+                places = torch.tensor(columns)[owners]
                 self._sums[0].index_add_(0, places, values)
                 self._sums[1].index_add_(0, places, torch.ones_like(values))
         losses = outputs.get("losses") or {}
@@ -60,7 +61,7 @@ class LossBreakdown:
         """The means of the step over all processes, of what it held; starts anew. Every process takes part."""
         if not self.columns:
             return {}
-        flat = torch.cat([self._sums.flatten(), self._objective_sums]).to(torch.float32).to(accelerator.device)
+        flat = torch.cat([self._sums[:, :-1].flatten(), self._objective_sums]).to(torch.float32).to(accelerator.device)
         flat = accelerator.reduce(flat, reduction="sum").cpu()
         self._reset()
         sums, counts = flat[: 2 * len(self.names)].view(2, -1)

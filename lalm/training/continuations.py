@@ -7,7 +7,6 @@ other processes read the same.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from lalm.data.dataset import stage_records
 from lalm.data.examples import SourcedRecord
 from lalm.data.variants import continuation_question
 from lalm.errors import DataError
+from lalm.files import write_text
 from lalm.recipe.schema import Recipe, StageSection
 
 if TYPE_CHECKING:
@@ -54,11 +54,8 @@ def write_continuations(
         return
     report(f"Stage {stage.name}: the language model continues {len(missing)} transcripts.")
     known |= continue_transcripts(model, processor, missing, stage)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     lines = [json.dumps({"id": name, "text": text}, ensure_ascii=False) for name, text in known.items()]
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, "\n".join(lines) + "\n")
 
 
 def read_continuations(path: Path) -> dict[str, str]:

@@ -20,6 +20,7 @@ from lalm.encoders.base import AudioEncoder
 from lalm.errors import CheckpointError, MissingPackageError
 from lalm.model.build import default_device
 from lalm.recipe.schema import Recipe
+from lalm.training.distributed import uses_cpu
 
 
 def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
@@ -39,6 +40,8 @@ def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
         "zero_allow_untested_optimizer": True,
+        # Offloading keeps torch's AdamW: what trains is small, and DeepSpeed's own is built by a compiler.
+        "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": 2,
             "overlap_comm": False,
@@ -48,6 +51,18 @@ def deepspeed_settings(recipe: Recipe) -> dict[str, Any] | None:
         },
     }
     return merged(settings, recipe.deepspeed)
+
+
+def go_without_cpu_kernel() -> None:
+    """Lets gloo sum over processes on CPUs.
+
+    DeepSpeed would compile a kernel of its own for that at the first start: two minutes, a C++ compiler, and a lock
+    that a killed process leaves behind and every later run waits for in silence.
+    """
+    if uses_cpu() and importlib.util.find_spec("deepspeed") is not None:
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

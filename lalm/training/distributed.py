@@ -32,6 +32,27 @@ def tells_of_a_lost_process(error: Exception, num_processes: int) -> bool:
     return num_processes > 1 and any(sign in str(error) for sign in SIGNS_OF_A_LOST_PROCESS)
 
 
+def check_launcher(*, wants_deepspeed: bool) -> None:
+    """Refuses what `accelerate launch` asks for beside the recipe.
+
+    Raises:
+        TrainingError: for FSDP, or for DeepSpeed where the recipe has no `deepspeed:` block.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise TrainingError(
+            "accelerate launch --use_fsdp: FSDP is not supported. A stage thaws parts of the model by name and its "
+            "checkpoints hold them whole, while FSDP cuts the parameters of a layer into one sharded group. ZeRO-3 "
+            "deals out the same weights, gradients and optimizer: put 'deepspeed: {zero_optimization: {stage: 3}}' "
+            "into the recipe and launch without --use_fsdp."
+        )
+    # Accelerate sets ACCELERATE_USE_DEEPSPEED itself too; this one comes from its launcher alone.
+    if "ACCELERATE_CONFIG_DS_FIELDS" in os.environ and not wants_deepspeed:
+        raise TrainingError(
+            "accelerate launch --use_deepspeed: the recipe has no 'deepspeed:' block, and the launcher's own settings "
+            "would not be written beside the checkpoints. Put 'deepspeed: {}' into the recipe, or leave the option out."
+        )
+
+
 def uses_cpu() -> bool:
     """Whether this machine trains on its CPU."""
     return not torch.accelerator.is_available()

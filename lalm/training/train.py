@@ -34,8 +34,8 @@ from lalm.training.breakdown import LossBreakdown
 from lalm.training.callbacks import StageLog, TensorBoardLog, WandbLog, check_loggers, has_tensorboard, say
 from lalm.training.checkpoints import TRAINED, split_heads, write_json
 from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
-from lalm.training.deepspeed import announce_single_process, leave_zero
-from lalm.training.distributed import join_processes, tells_of_a_lost_process
+from lalm.training.deepspeed import announce_single_process, go_without_cpu_kernel, leave_zero
+from lalm.training.distributed import check_launcher, join_processes, tells_of_a_lost_process
 from lalm.training.dry_run import print_plan
 from lalm.training.held_out import HeldOutLoss
 from lalm.training.metrics import MetricsFile, read_metrics
@@ -96,7 +96,9 @@ def run_recipe(
         TrainingError: if the loss is no number, or the processes that were launched do not meet.
         CheckpointError: if a checkpoint is damaged or cannot be written.
     """
+    check_launcher(wants_deepspeed=recipe.deepspeed is not None)
     if recipe.deepspeed is not None:
+        go_without_cpu_kernel()
         announce_single_process()
     state = join_processes()
     console = console or Console()
@@ -221,6 +223,7 @@ def _train_stage(run: _Run, index: int) -> None:
         run.clips,
         run.cache,
         world_size=run.state.num_processes,
+        in_one_row=run.model.packs_in_one_row,
         continuations=_continuations(run, index, folder) if section.answers == "continued" else None,
     )
     counts = enter_stage(run.model, section, num_classes=len(data.classes), seed=run.recipe.seed + index)
@@ -237,8 +240,8 @@ def _train_stage(run: _Run, index: int) -> None:
     )
     first_step = _steps_before(run, index)
     breakdown = LossBreakdown(
-        sorted({example.record.task for example in data.examples}),
-        sorted({example.source for example in data.examples}),
+        data.examples.tasks,
+        data.examples.sources,
         list(section.objective_weights()),
     )
     columns = [*breakdown.columns, *(f"grad_norm/{count.part}" for count in counts if count.num_trainable)]

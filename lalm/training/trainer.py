@@ -23,6 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from lalm.errors import CheckpointError, TrainingError
 from lalm.recipe.schema import Recipe, StageSection
 from lalm.training import checkpoints
+from lalm.training.batches import NamedBatches
 from lalm.training.breakdown import LossBreakdown
 from lalm.training.deepspeed import deepspeed_settings, even_out_passes, load_engine, whole_parameters
 from lalm.training.distributed import uses_cpu
@@ -85,6 +86,16 @@ class ProcessShare(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.batches[index * self.world_size + self.rank]
+
+    def save_place(self, folder: Path, step: int) -> None:
+        """Writes into a checkpoint what it takes to go on with the data at `step`."""
+        if isinstance(self.batches, NamedBatches):
+            self.batches.save_place(folder, self.rank, step)
+
+    def seek(self, folder: Path) -> None:
+        """Goes on with the data where a checkpoint was written."""
+        if isinstance(self.batches, NamedBatches):
+            self.batches.seek(folder, self.rank)
 
 
 class LalmTrainer(Trainer):
@@ -306,12 +317,15 @@ class LalmTrainer(Trainer):
         return prepared
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None:
+            self.train_dataset.seek(Path(checkpoint))
         if checkpoint is not None and not self.is_deepspeed_enabled:
             checkpoints.load_optimizer(Path(checkpoint), self.optimizer)
             checkpoints.load_scheduler(Path(checkpoint), self.lr_scheduler)
 
     def _save_rng_state(self, output_dir: str) -> None:
         checkpoints.save_random_state(Path(output_dir), self.args.process_index)
+        self.train_dataset.save_place(Path(output_dir), self.state.global_step)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:

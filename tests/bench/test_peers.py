@@ -22,12 +22,20 @@ from lalm.bench.plots import draw_peers
 from lalm.bench.sizes import TINY
 from lalm.bench.tables import peers_table, ratio_lines
 from lalm.bench.workload import Workload
-from lalm.errors import RecipeError
+from lalm.errors import RecipeError, TrainingError
 
 
-def row(system: str, epoch: str, speed: float, precision: str = "float32", questions: int = 4, peak: int = 100) -> dict:
+def row(
+    system: str,
+    epoch: str,
+    speed: float,
+    precision: str = "float32",
+    questions: int = 4,
+    peak: int = 100,
+    beside: str = "salmonn",
+) -> dict:
     return {
-        "beside": "salmonn",
+        "beside": beside,
         "system": system,
         "epoch": epoch,
         "precision": precision,
@@ -116,3 +124,37 @@ def test_one_peer_is_compared_in_one_run(tmp_path: Path):
 def test_refused(changes: dict, message: str):
     with pytest.raises(RecipeError, match=message):
         PeersOptions(TINY, **changes)
+
+
+class NoProcess:
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def next(self):
+        return {"device": "none", "matrix_flops_per_second": {}, "load_average": 0.0}
+
+
+def test_a_peer_that_fails_loses_nothing_of_the_others(monkeypatch):
+    monkeypatch.setattr("lalm.bench.peers.Side", NoProcess)
+
+    def compare(peer, questions, *_):
+        if (peer, questions) == ("qwen2_audio", 4):
+            raise TrainingError("ended early (exit status -9)")
+        for system, precision, speed in (("ours", "float32", 8.0), (peer, "float32", 2.0), (peer, "bfloat16", 4.0)):
+            for epoch in ("cold", "warm"):
+                yield row(system, epoch, speed, precision, questions, beside=peer)
+
+    monkeypatch.setattr("lalm.bench.peers._compare", compare)
+    kept = []
+    options = PeersOptions(TINY, questions=(1, 4), peers=("qwen2_audio", "granite_speech"))
+    results = compare_peers(options, Console(quiet=True), keep=lambda so_far: kept.append(len(so_far["rows"])))
+    assert results["problems"] == ["qwen2_audio, 4 questions a clip: ended early (exit status -9)"]
+    assert results["ratios"] == {"granite_speech": {"cold": 2.0, "warm": 2.0}}
+    assert set(results["ratios_by_questions"]["1"]) == {"qwen2_audio", "granite_speech"}
+    assert kept == [6, 12, 18]

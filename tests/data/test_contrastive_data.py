@@ -9,9 +9,8 @@ import torch
 
 from lalm.data import contrastive
 from lalm.data.clips import ClipStore
-from lalm.data.contrastive import AlignmentItems, keep_single_clips
+from lalm.data.contrastive import AlignmentItems, why_not_alignable
 from lalm.data.dataset import build_stage_data
-from lalm.data.examples import Dropped
 from lalm.data.records import Record
 from lalm.data.spans import EVENTS, clip_seconds, read_events
 from lalm.errors import DataError
@@ -161,7 +160,5 @@ def test_a_broken_event_is_named_and_its_record_left_out(event, tiny_recipe):
     with pytest.raises(DataError, match=r"meta.events: .* is no event. It needs label, onset >= 0 and duration > 0"):
         read_events(Record(id="x", turns=turns, meta={"events": [event]}))
     _, _, data = stage_data(tiny_recipe)
-    dropped = Dropped()
-    kept = keep_single_clips([with_events(data.examples[0], [event]), *data.examples[1:]], dropped)
-    assert len(kept) == len(data.examples) - 1
-    assert "is no event" in dropped.reasons[data.examples[0].record.id]
+    assert "is no event" in str(why_not_alignable(with_events(data.examples[0], [event])))
+    assert why_not_alignable(data.examples[0]) is None

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_plan import draws
 
 from lalm.data.mixture import plan_stage
 from lalm.errors import DataError
@@ -161,3 +164,47 @@ def test_a_source_above_weight_1_is_repeated_in_an_epoch():
     counts = np.bincount(result.order, minlength=96)
     assert set(counts[:60]) == {1}
     assert set(counts[60:]) == {3}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sources=st.lists(st.sampled_from("abc"), min_size=1, max_size=60),
+    clips=st.integers(1, 12),
+    weights=st.dictionaries(st.sampled_from("abc"), st.sampled_from([0.1, 0.5, 1.0, 2.5])),
+    temperature=st.sampled_from([1.0, 1.0, 2.0]),
+    cap=st.integers(1, 5),
+    seed=st.integers(0, 99),
+    steps=st.integers(1, 30),
+    grouped=st.booleans(),
+)
+def test_draws_are_those_of_the_plain_lists(sources, clips, weights, temperature, cap, seed, steps, grouped):
+    groups = [int(number) for number in np.random.default_rng(seed).integers(0, clips, len(sources))]
+    result = plan_stage(
+        [9] * len(sources), sources, weights, batch_records=4, micro_batch_tokens=36, steps=steps, seed=seed,
+        temperature=temperature, groups=groups if grouped else None, prefix_lengths=[0] * len(sources),
+        questions_per_clip=cap,
+    )  # fmt: skip
+    shared = groups if grouped and cap > 1 else None
+    wanted = draws(sources, weights, shared, cap, seed, temperature, steps * 4)
+    for step in range(steps):
+        assert sorted(result.step_records(step)) == sorted(wanted[4 * step : 4 * step + 4])
+
+
+def test_sources_may_be_given_as_their_members():
+    members = {"b": np.arange(60, 96, dtype=np.int32), "a": np.arange(60, dtype=np.int32), "empty": np.zeros(0, int)}
+    settings = {"batch_records": 16, "micro_batch_tokens": 400, "epochs": 2, "seed": 7}
+    assert plan_stage(np.array(LENGTHS), members, {}, **settings).digest == plan().digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "digest"),
+    [
+        ({}, "c291d3ffffa3528b"),
+        ({"world_size": 2, "weights": {"a": 0.5, "b": 3.0}, "epochs": 5}, "3a488dd35f2eb531"),
+        ({"groups": GROUPS, "prefix_lengths": [15] * 96, "temperature": 2.0, "epochs": 3}, "b40b1b7b5eb5b696"),
+        ({"padded_rows": True, "micro_batch_tokens": 300}, "8aa532dadd0974a6"),
+    ],
+)
+def test_plans_stay_what_they_were(changes, digest):
+    """A changed digest means that runs which were begun before cannot go on. Computed by commit fbf028c."""
+    assert plan(**changes).digest[:16] == digest

@@ -8,9 +8,16 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from lalm.data.packing import IGNORED, balance_rows, common_prefix_length, pack, share_key, sharing
 from lalm.model.attention_mask import mask_from_segments
+from lalm.model.grouped_attention import attend_in_groups, grouped_inputs, is_grouped
+
+WHO_SEES_WHOM = ("group_ids", "branch_ids", "position_ids", "attention_mask")
 
 
 def tiny_model(family, attention):
+    if attention == "grouped":
+        model = tiny_model(family, "eager")
+        attend_in_groups(model)
+        return model
     torch.manual_seed(0)
     if family == "llama":
         config = LlamaConfig(
@@ -34,18 +41,21 @@ def audio_vectors(example, clip):
 
 def run(model, examples, layout):
     """Sum of the losses, the loss of each supervised token by (record, position, label), and gradients."""
-    packed = pack(examples, layout, pad_token_id=0)
+    packed = pack(examples, layout, pad_token_id=0, in_one_row=is_grouped(model))
     tensors = packed.tensors
     ids = tensors["input_ids"]
     embeds = model.get_input_embeddings()(ids).clone()
     vectors = [audio_vectors(examples[index], clip) for index, clip in packed.audio]
     if vectors:
         embeds[ids == 1] = torch.cat(vectors)
-    if "group_ids" in tensors:
+    if is_grouped(model):
+        seen = grouped_inputs(*(tensors.get(name) for name in WHO_SEES_WHOM), embeds.dtype)
+    elif "group_ids" in tensors:
         mask = mask_from_segments(tensors["group_ids"], tensors["branch_ids"], embeds.dtype)
+        seen = {"attention_mask": mask}
     else:
-        mask = tensors["attention_mask"]
-    out = model(inputs_embeds=embeds, attention_mask=mask, position_ids=tensors["position_ids"], use_cache=False)
+        seen = {"attention_mask": tensors["attention_mask"]}
+    out = model(inputs_embeds=embeds, position_ids=tensors["position_ids"], use_cache=False, **seen)
     logits, labels = out.logits[:, :-1].flatten(0, 1), tensors["labels"][:, 1:].flatten()
     losses = torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
     model.zero_grad()
@@ -54,7 +64,7 @@ def run(model, examples, layout):
     return losses[labels != IGNORED].detach(), gradients.clone()
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager", "grouped"])
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("layout", ["none", "rows", "shared_prefix"])
 def test_loss_and_gradients_equal_those_of_each_example_alone(examples, family, attention, layout):
@@ -130,6 +140,18 @@ def test_long_micro_batches_are_laid_out_in_several_balanced_rows():
     assert rows > 1
     assert rows * length <= 1.2 * sum(map(len, many))
     assert len(balance_rows([])) in (0, 1)
+
+
+@pytest.mark.parametrize("layout", ["rows", "shared_prefix"])
+def test_one_row_holds_everything_without_padding(examples, layout):
+    one = pack(examples, layout, 0, in_one_row=True)
+    assert len(one.tensors["input_ids"]) == 1
+    assert (one.tensors["group_ids"] >= 0).all()
+    several = pack(examples, layout, 0)
+    for name in ("input_ids", "labels"):
+        kept = several.tensors[name][several.tensors["group_ids"] >= 0]
+        assert sorted(one.tensors[name][0].tolist()) == sorted(kept.tolist())
+    assert sorted(one.audio) == sorted(several.audio)
 
 
 def test_a_label_on_the_first_position_is_refused():

@@ -14,7 +14,7 @@ import numpy as np
 from data_builders.clips import LANGUAGES, SAMPLE_RATE_HZ, Clip
 from data_builders.debs import Fetched
 from data_builders.questions import FAMILIES
-from data_builders.selection import Size
+from data_builders.recipe import DataRecipe
 
 WORDS = ("press", "open", "close", "line", "call", "message", "folder", "number", "again", "hold", "later", "listen")
 
@@ -105,10 +105,12 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
                     facts={"key": f"key-{number}"},
                 )
             )
-        for digit in ("one", "two", "three"):
+        for number, digit in enumerate(("one", "two", "three")):
             name = f"d-{language[:2]}-{digit}"
             facts = {"key": f"digits/{digit}", "digit": digit, "alone": True, "sounds_like": f"digit {digit}"}
-            clips.append(_clip(name, "speech", 300 + place, 0.5, name, language=language, text=digit, facts=facts))
+            clips.append(
+                _clip(name, "speech", 300 + 5 * place + number, 0.5, name, language=language, text=digit, facts=facts)
+            )
     for place, label in enumerate(("kick drum", "snare drum", "cymbal", "bell", "drone", "whoosh")):
         clips += [
             _clip(
@@ -121,6 +123,7 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
             )
             for take in range(4)
         ]
+    scores = (([60], [60, 67]), ([64, 62, 60], [60, 64, 62]), ([60, 62, 64], [61]))
     for place, label in enumerate(("piano", "organ", "flute")):
         clips += [
             _clip(
@@ -130,6 +133,7 @@ def invented_clips(num_prompts: int = 30) -> list[Clip]:
                 1.0,
                 f"i-{place}-{preset}",
                 label=label,
+                facts={"notes": scores[place][note], "beat_seconds": 0.33},
             )
             for preset in range(3)
             for note in range(2)
@@ -151,19 +155,44 @@ def _clip(name: str, kind: str, frequency: float, seconds: float, group: str, **
     )
 
 
-def tiny_size(**changes) -> Size:
-    """A size that builds in a second."""
-    values = {
+def tiny_recipe(**changes) -> DataRecipe:
+    """A recipe of a set that builds in a second, whose sources are never read."""
+    clips = {
         "longest_speech_seconds": 6.0,
         "prompts": {"train": 60, "validation": 10, "test": 20},
         "closed_variants": 1,
         "sounds_per_label": {"train": 4, "validation": 1, "test": 2},
         "instruments_per_label": {"train": 4, "validation": 1, "test": 2},
-        "scenes": {"train": 30, "validation": 0, "test": 20},
-        "records": {
-            "train": dict.fromkeys(FAMILIES, 20),
-            "validation": dict.fromkeys(FAMILIES, 2),
-            "test": dict.fromkeys(FAMILIES, 8),
-        },
     }
-    return Size(**(values | changes))
+    values = {
+        "name": "tiny",
+        "sources": [{"packaged": "sonic-pi"}],
+        "clips": clips,
+        "scenes": {"count": {"train": 30, "test": 20}},
+        "questions": {
+            "records": {
+                "train": dict.fromkeys(FAMILIES, 20),
+                "validation": dict.fromkeys(FAMILIES, 2),
+                "test": dict.fromkeys(FAMILIES, 8),
+            }
+        },
+        "filters": [{"name": "phrases"}, {"name": "grounding"}, {"name": "blind", "action": "mark"}],
+        "output": {"form": "jsonl"},
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+    return DataRecipe.model_validate(values)
+
+
+def same_files(first: Path, second: Path) -> bool:
+    """Whether two folders hold the same names with the same bytes."""
+    return differing_files(first, second) == []
+
+
+def differing_files(first: Path, second: Path) -> list[str]:
+    """The names that one of two folders lacks, or that hold other bytes in it."""
+    ours, theirs = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (first, second)
+    )
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))

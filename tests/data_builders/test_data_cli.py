@@ -7,6 +7,7 @@ import pytest
 from invented_corpora import wav_bytes
 from typer.testing import CliRunner
 
+from data_builders import rates
 from data_builders.cli import app
 
 runner = CliRunner()
@@ -32,10 +33,11 @@ def test_no_builder_imports_torch():
 
 
 @pytest.mark.parametrize("arguments", [["fetch", "nothing"], ["build", "nothing"]])
-def test_an_unknown_set_is_named(arguments):
+def test_an_unknown_recipe_is_named(arguments):
     result = runner.invoke(app, arguments)
     assert result.exit_code == 1
-    assert "'nothing' is not known. Accepted: quickstart" in result.output
+    assert "'nothing' is not known. Accepted: " in result.output
+    assert "quickstart" in result.output
 
 
 def test_import_then_stats(tmp_path):
@@ -60,3 +62,17 @@ def test_card_of_no_set_says_how_to_build_one(tmp_path):
     result = runner.invoke(app, ["card", str(tmp_path)])
     assert result.exit_code == 1
     assert "lalm data build quickstart" in result.output
+
+
+def test_bench_tells_rates_and_growth(tmp_path, monkeypatch):
+    growth = [rates.Growth(rates.ROWS_PER_BLOCK * n, 0.5 * n, 90.0 + n) for n in (1, 2, 3)]
+    monkeypatch.setattr(rates, "measure", lambda: rates.Rates(21_000.0, 3_000.0, 900.0))
+    monkeypatch.setattr(rates, "build_invented", lambda out, rows, workers: growth)
+    result = runner.invoke(app, ["bench", "--rows", "30000", "-o", str(tmp_path)])
+    assert result.exit_code == 0
+    assert "21,000 rows/s" in result.output
+    assert "30,000" in result.output
+    assert "100 million rows at this rate: 0.5 processor hours" in result.output
+    refused = runner.invoke(app, ["bench", "--rows", "30000"])
+    assert refused.exit_code == 1
+    assert "rows: name a folder for the set with -o" in refused.output

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 
 from data_builders.debs import _opened
-from data_builders.selection import SIZES, select
+from data_builders.recipe_reading import load_data_recipe
+from data_builders.selection import select
 from data_builders.sources import SOURCES, source
 from data_builders.splits import assign_splits
 from data_builders.writing import read_wave
@@ -52,7 +53,7 @@ def test_every_instrument_renders(corpora):
 def test_the_quickstart_selection_is_balanced_and_whole(corpora):
     clips = [clip for found, _ in corpora.values() for clip in found]
     splits = assign_splits(clips, 0)
-    stored, scenes = select(clips, splits, SIZES["quickstart"], 0)
+    stored, scenes = select(clips, splits, load_data_recipe("quickstart").size, 0)
     train = [item for item in stored if item.split == "train"]
     assert 1_500 <= len(train) <= 2_600
     digits = {item.clip.facts["digit"] for item in stored if item.split == "test" and "digit" in item.clip.facts}

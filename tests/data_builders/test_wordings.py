@@ -4,20 +4,46 @@ import pytest
 
 from data_builders import wordings
 from data_builders.questions import TASKS
-from data_builders.wordings import fill, load_wordings, slots_of
+from data_builders.wordings import fill, load_wordings, slots_of, wording_languages
 from lalm.errors import DataError
 
-SLOTS = {"choices", "language", "target", "event", "reference", "name", "first", "second"}
+SLOTS = {"choices", "language", "target", "event", "reference", "name", "first", "second", "last", "options", "number"}
+SLOTS |= {"question"}
+BORROWED = ("dialogue", "unanswerable_options", "unanswerable_unrelated")
+"""Tasks whose questions are in the words of others."""
 
 
-@pytest.mark.parametrize("task", TASKS)
+LANGUAGES = wording_languages()
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task not in BORROWED])
 def test_every_list_has_six_different_wordings_with_known_slots(task):
     for name, rows in load_wordings(task).items():
         assert len(set(rows)) >= 6, name
         for row in rows:
             assert slots_of(row) <= SLOTS
-            assert row[0].isupper()
-            assert row[-1] in "?."
+            assert row[0].isupper() or row[0] == "{"
+            assert row[-1] in "?.}"
+
+
+@pytest.mark.parametrize("language", [name for name in LANGUAGES if name != "en"])
+def test_other_languages_have_the_english_lists_and_slots(language):
+    translated = 0
+    for task in TASKS:
+        if task in BORROWED:
+            continue
+        english, other = load_wordings(task), load_wordings(task, language)
+        assert set(english) == set(other)
+        for name, rows in other.items():
+            if rows != english[name]:
+                translated += 1
+                assert len(set(rows)) >= 6
+                assert not set(rows) & set(english[name])
+                assert {slot for row in rows for slot in slots_of(row)} <= {
+                    slot for row in english[name] for slot in slots_of(row)
+                }
+    assert translated >= 6
+    assert fill("transcription", "default", 0, {}, language) != fill("transcription", "default", 0, {})
 
 
 def test_fill_counts_round():

@@ -237,6 +237,24 @@ def test_blocks_train_with_the_projector_and_beside_an_adapter(recipe, built):
     assert any("gate" in name for name, _ in parts["projector"])
 
 
+@pytest.mark.parametrize("checkpoints", [False, True])
+def test_a_clip_that_no_text_hears_changes_no_loss_and_reaches_every_block(recipe, built, checkpoints):
+    """What a process with text alone runs, so that no other process waits for its blocks."""
+    model, processor = built
+    enter_stage(model, recipe.stages[1])
+    if checkpoints:
+        model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    text = inputs_of(processor, [], answer="Yes.")
+    noise = processor.audio_inputs([wave(1, 0)])
+    alone, beside = model(**text).loss, model(**text, **noise, audio_is_unheard=True).loss
+    assert beside.item() == alone.item()
+    beside.backward()
+    for name, value in model.parts()["projector"]:
+        assert value.grad is not None, name
+        assert name.endswith("placeholder") or not value.grad.any(), name
+
+
 def test_gradient_checkpointing_changes_no_gradient(recipe, built):
     model, processor = built
     enter_stage(model, recipe.stages[1])

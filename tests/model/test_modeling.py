@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
 from lalm import LalmForConditionalGeneration, LalmProcessor
@@ -60,6 +61,50 @@ def test_only_projector_and_adapter_train_and_only_they_get_gradients(built):
     for part in ("encoder", "language_model"):
         assert all(parameter.grad is None and not parameter.requires_grad for _, parameter in parts[part])
     assert all(parameter.grad is not None for part in ("projector", "lora") for _, parameter in parts[part])
+
+
+def test_the_vocabulary_is_computed_at_supervised_positions_alone(built):
+    class WidestLogits(TorchDispatchMode):
+        """The most rows of any tensor that is as wide as the vocabulary, but for the matrix itself."""
+
+        rows = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            results = func(*args, **(kwargs or {}))
+            for item in results if isinstance(results, (tuple, list)) else (results,):
+                if isinstance(item, torch.Tensor) and item.shape[-1:] == (vocabulary,) and item.shape[0] != width:
+                    self.rows = max(self.rows, item.numel() // vocabulary)
+            return results
+
+    model, processor, _ = built
+    vocabulary, width = model.get_output_embeddings().weight.shape
+    inputs = example(processor, [wave(2, 0)])
+    num_supervised = int((inputs["labels"] != -100).sum())
+    assert num_supervised not in (width, inputs["labels"].numel())
+    with WidestLogits() as seen:
+        model(**inputs).loss.backward()
+    assert seen.rows == num_supervised
+
+
+def test_a_packed_row_reaches_the_decoder_without_a_mask_of_the_row(built):
+    model, processor, _ = built
+    assert model.packs_in_one_row
+    clips = [wave(1, 0), wave(1.5, 1)]
+    alone = [example(processor, [clip]) for clip in clips]
+    packed = {name: torch.cat([item[name] for item in alone], dim=1) for name in ("input_ids", "labels")}
+    sizes = [item["input_ids"].shape[1] for item in alone]
+    packed |= {
+        "position_ids": torch.cat([torch.arange(size) for size in sizes])[None],
+        "group_ids": torch.tensor([0, 1]).repeat_interleave(torch.tensor(sizes))[None],
+        "branch_ids": torch.zeros(1, sum(sizes), dtype=torch.long),
+    }
+    given = []
+    hook = model.get_decoder().register_forward_pre_hook(lambda _, args, inputs: given.append(inputs), with_kwargs=True)
+    together = model(**packed, **processor.audio_inputs(clips)).token_losses
+    hook.remove()
+    assert given[0]["attention_mask"].numel() == 1
+    assert [len(group) for group in given[0]["packed_rows"].groups] == sizes
+    torch.testing.assert_close(together, torch.cat([model(**item).token_losses for item in alone]))
 
 
 def test_the_count_of_placeholders_must_match(built):

@@ -21,28 +21,7 @@ def test_counts_are_those_of_the_model():
     align, instruct = plan.stages
     assert align.trained == {"projector": counted["projector"]}
     assert instruct.num_trained == counted["projector"] + counted["lora"]
-    assert align.weight_bytes == 4 * sum(counted.values())
-    assert align.gradient_bytes == 4 * counted["projector"]
-    assert align.optimizer_bytes == 8 * counted["projector"]
     assert not plan.problems
-
-
-def test_memory_follows_the_recipe():
-    plain = plan_model(load_recipe("tiny")).stages[0]
-    saving = plan_model(load_recipe("tiny", ["stages.align.gradient_checkpointing=true"])).stages[0]
-    half = plan_model(load_recipe("tiny", ["language_model.dtype=bfloat16"]))
-    packed = plan_model(load_recipe("tiny", ["language_model.quantisation=nf4"])).stages[0]
-    assert saving.activation_bytes < plain.activation_bytes
-    assert half.stages[0].weight_bytes == plain.weight_bytes - 2 * half.parameters["language_model"]
-    assert packed.weight_bytes < half.stages[0].weight_bytes
-
-
-def test_a_stage_that_trains_the_language_model_holds_it_in_float32():
-    recipe = load_recipe(
-        "tiny", ["language_model.dtype=bfloat16", "stages.instruct.learning_rates.language_model=1e-5"]
-    )
-    align, instruct = plan_model(recipe).stages
-    assert instruct.weight_bytes > align.weight_bytes
 
 
 def test_parts_that_do_not_fit_are_refused():
@@ -58,7 +37,6 @@ def test_lora_on_layers_that_do_not_exist_is_refused():
 def test_a_stage_counts_what_its_patterns_let_through():
     plan = plan_model(load_recipe("tiny", ["stages.align.only={projector: ['*.to_decoder.*']}"]))
     assert plan.stages[0].trained == {"projector": 16 * 32 + 32}
-    assert plan.stages[0].gradient_bytes == 4 * (16 * 32 + 32)
     assert not plan.problems
 
 

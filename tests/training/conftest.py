@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from fork_server import Runs
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -178,3 +179,11 @@ def make_recipe(tmp_path, monkeypatch):
         return Recipe.model_validate({**values, "output": {**values["output"], "folder": str(tmp_path / run)}})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def runs():
+    """`runs(recipe, processes)`: one server forks the processes of every test's runs."""
+    server = Runs()
+    yield server
+    server.close()

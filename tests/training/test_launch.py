@@ -1,10 +1,11 @@
-"""What an error says of the other processes of a run."""
+"""What launchers ask for, and what an error says of the other processes of a run."""
 
 from __future__ import annotations
 
 import pytest
 
-from lalm.training.distributed import tells_of_a_lost_process
+from lalm.errors import TrainingError
+from lalm.training.distributed import check_launcher, tells_of_a_lost_process
 
 
 @pytest.mark.parametrize(
@@ -18,3 +19,17 @@ from lalm.training.distributed import tells_of_a_lost_process
 )
 def test_a_lost_process_is_recognised(message, num_processes, expected):
     assert tells_of_a_lost_process(RuntimeError(message), num_processes) is expected
+
+
+def test_fsdp_is_refused_with_what_does_the_same(monkeypatch):
+    check_launcher(wants_deepspeed=False)
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(TrainingError, match=r"--use_fsdp: FSDP is not supported.*zero_optimization: \{stage: 3\}"):
+        check_launcher(wants_deepspeed=True)
+
+
+def test_deepspeed_of_the_launcher_alone_is_refused(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_CONFIG_DS_FIELDS", "")
+    check_launcher(wants_deepspeed=True)
+    with pytest.raises(TrainingError, match=r"--use_deepspeed: the recipe has no 'deepspeed:' block.*deepspeed: \{\}"):
+        check_launcher(wants_deepspeed=False)

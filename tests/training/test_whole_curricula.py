@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from curricula import CURRICULA, tiny_curriculum, write_records
-from fork_server import Runs, kills
+from fork_server import kills
 from safetensors.torch import load_file
 
 from lalm.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
-needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None or shutil.which("c++") is None,
-    reason="needs deepspeed, which builds its CPU kernels with a C++ compiler",
-)
+needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 ZERO_2, ZERO_3 = ([f"deepspeed={{zero_optimization: {{stage: {stage}}}}}"] for stage in (2, 3))
 RESUMED = 1e-6
 CUT = 2e-5
 """Losses near 6 of the same steps, cut for other numbers of processes: float32 sums in another order differ by a few
 units in the last place (5e-7 each), and every optimizer step carries them on."""
-
-
-@pytest.fixture(scope="module")
-def runs():
-    server = Runs()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -137,3 +137,28 @@ def test_bag_of_words_without_a_question(record):
     scorer = BagOfWords()
     scorer.fit(list)
     assert scorer.score(closed_questions([record(0, answer="dog", choices=OPTIONS)])[0]) == [0.0] * 4
+
+
+def test_behind_letters_the_names_are_looked_at(record):
+    letters = ("A", "B")
+    rows = [
+        record(n, f"Which? {n}", letters[n % 2], choices=letters, meta={"options": ["bell", "dog"][:: 1 - 2 * (n % 2)]})
+        for n in range(4)
+    ]
+    found = closed_questions(rows)
+    assert [question.options[question.answer] for question in found] == ["bell"] * 4
+    plain = closed_questions([record(0, "Which?", "A", choices=letters, meta={"options": ["one"]})])
+    assert plain[0].options == letters
+
+
+def test_many_questions_score_as_each_alone(record, monkeypatch):
+    questions = closed_questions(given_away(record)[:40])
+    scorer = BagOfWords(passes=2)
+    scorer.fit(lambda: questions)
+    many = list(scorer.score_many(questions))
+    assert many == [scorer.score(question) for question in questions]
+    assert len({tuple(scores) for scores in many}) > 3
+    monkeypatch.setattr("data_builders.filters.blind.MOST_HELD", 0)
+    again = BagOfWords(passes=2)
+    again.fit(lambda: questions)
+    assert list(again.score_many(questions)) == many

@@ -1,0 +1,1 @@
+"""Recipes of sets that come with the toolkit: `lalm data build NAME`."""

@@ -1,0 +1,114 @@
+"""Audio language models of transformers as a base: their language model and their projector, out of the whole model.
+
+The encoder takes its own part out of the same folder, see `lalm.encoders.pooled_whisper`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import (
+    AudioFlamingo3ForConditionalGeneration,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2AudioForConditionalGeneration,
+)
+
+from lalm.errors import ModelError
+from lalm.resources import find_base
+
+WHOLE_MODELS: dict[str, type[PreTrainedModel]] = {
+    "qwen2_audio": Qwen2AudioForConditionalGeneration,
+    "audioflamingo3": AudioFlamingo3ForConditionalGeneration,
+}
+"""`model_type` -> class."""
+PROJECTOR = "multi_modal_projector."
+PROJECTOR_NAMES = {
+    "linear.weight": "linear.weight",
+    "linear.bias": "linear.bias",
+    "linear_1.weight": "layers.0.weight",
+    "linear_1.bias": "layers.0.bias",
+    "linear_2.weight": "layers.2.weight",
+    "linear_2.bias": "layers.2.bias",
+}
+"""Their names behind `multi_modal_projector.` -> ours, of `LinearProjector` and `MlpProjector`."""
+
+
+def is_whole_model(config: PreTrainedConfig) -> bool:
+    """Whether a configuration is that of an audio language model whose parts we take."""
+    return config.model_type in WHOLE_MODELS
+
+
+def language_model_of(config: PreTrainedConfig, folder: str, options: dict[str, Any]) -> PreTrainedModel:
+    """The language model inside a whole model, as transformers' own class for it.
+
+    Args:
+        options: for `from_pretrained`.
+
+    Raises:
+        ModelError: if the folder's names do not fit the class exactly.
+    """
+    loaded: Any = WHOLE_MODELS[config.model_type].from_pretrained(
+        folder, output_loading_info=True, use_safetensors=True, **options
+    )
+    whole, report = loaded
+    wrong = {key: sorted(map(str, names))[:5] for key, names in report.items() if names}
+    if wrong:
+        raise ModelError(f"language_model.base: {folder} does not fit {type(whole).__name__}: {wrong}")
+    with torch.device("meta"):
+        language_model = AutoModelForCausalLM.from_config(
+            config.get_text_config(), attn_implementation=options["attn_implementation"]
+        )
+    language_model.model = whole.model.language_model
+    language_model.lm_head = whole.lm_head
+    language_model.generation_config = whole.generation_config
+    return language_model
+
+
+@torch.no_grad()
+def load_projector(projector: nn.Module, base: str) -> None:
+    """Puts a whole model's projector into ours.
+
+    Raises:
+        ModelError: if the base is no folder of safetensors, or a name or shape is missing, left over or different.
+    """
+    official = _projector_tensors(base)
+    parameters = dict(projector.named_parameters())
+    names = {name: PROJECTOR_NAMES.get(name, name) for name in official}
+    missing, left_over = sorted(parameters.keys() - names.values()), sorted(names.values() - parameters.keys())
+    shapes = [
+        f"{name} is {tuple(tensor.shape)}, the recipe's is {tuple(parameters[names[name]].shape)}"
+        for name, tensor in official.items()
+        if names[name] in parameters and tensor.shape != parameters[names[name]].shape
+    ]
+    if missing or left_over or shapes:
+        raise ModelError(
+            f"projector.base {base!r} does not fit the recipe's projector: missing {missing}, left over {left_over}, "
+            f"other shape {shapes}"
+        )
+    for name, tensor in official.items():
+        parameters[names[name]].copy_(tensor)
+
+
+def _projector_tensors(base: str) -> dict[str, Tensor]:
+    """Their tensors, by what follows `multi_modal_projector.`."""
+    found = find_base(base)
+    files = sorted(found.glob("*.safetensors")) if isinstance(found, Path) else []
+    if not files:
+        raise ModelError(f"projector.base {base!r} is no folder with safetensors here. Download the whole model first.")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as content:
+                for name in content.keys():  # noqa: SIM118 - no mapping
+                    before, is_projector, own = name.partition(PROJECTOR)
+                    if is_projector and before in ("", "model."):
+                        tensors[own] = content.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{file}: cannot be read ({error}). Copy the model again.") from error
+    return tensors
