@@ -52,7 +52,7 @@ def test_a_published_file_is_read(name, tmp_path):
     assert question in (None, first.question)
 
 
-@pytest.mark.parametrize("name", set(FORMATS) - {"audio_flamingo"})
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"audio_flamingo"}))
 def test_a_published_file_is_written_as_it_was(name, tmp_path):
     form, path = FORMATS[name], put(name, tmp_path)
     write_rows(form, tmp_path / "again", read_all(form, path))
