@@ -148,7 +148,8 @@ class LazyRandom:
     """`seeded(*names)`, made when it is first drawn from: most families see that they have no question before that."""
 
     def __init__(self, *names: object):
-        self._names, self._rng = names, None
+        self._names = names
+        self._rng: random.Random | None = None
 
     def __getattr__(self, name: str) -> Any:
         if self._rng is None:

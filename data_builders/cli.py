@@ -9,12 +9,14 @@ import typer
 
 from data_builders.commands.building import build
 from data_builders.commands.errors import one_line_errors as _errors
+from data_builders.commands.exchanging import export_records, formats, import_records
 from data_builders.commands.filtering import decontaminate, dedupe, filter_records, register
 from data_builders.commands.measuring import bench
 from data_builders.commands.scanning import scan, sources
 from data_builders.commands.sealing import export_to_shards, validate
 from data_builders.commands.splitting import split
 from data_builders.commands.viewing import view
+from data_builders.commands.writing import write
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Fetch recordings and build audio question-answer sets."
@@ -93,32 +95,11 @@ def card(folder: Annotated[Path, typer.Argument(help="A built set.")]) -> None:
         Console().print(Markdown(path.read_text(encoding="utf-8")))
 
 
-@app.command("import")
-def import_records(
-    file: Annotated[
-        Path, typer.Argument(help="A .csv with the columns file, question, answer, or any file of records.")
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The .jsonl or .parquet to write.")],
-    strict: Annotated[bool, typer.Option(help="Stop at the first broken row instead of leaving it out.")] = False,
-) -> None:
-    """Turn a CSV of your own recordings into records, checking every clip; broken rows are listed and left out."""
-    from rich.console import Console
-
-    with _errors():
-        from data_builders.importing import import_file
-
-        console = Console()
-        result = import_file(file, out, strict=strict)
-        for problem in result.problems:
-            console.print(problem, style="red", markup=False)
-        console.print(f"{out}: {result.count} records; {len(result.problems)} rows left out")
-        if not result.count:
-            raise typer.Exit(1)
-
-
+app.command("import")(import_records)
+app.command("export")(export_records)
 app.command("filter")(filter_records)
 app.command("export-to-shards")(export_to_shards)
-for _command in (dedupe, decontaminate, register, split, validate, view, bench):
+for _command in (dedupe, decontaminate, formats, register, split, validate, view, bench, write):
     app.command()(_command)
 
 

@@ -149,7 +149,7 @@ def compose(plan: ScenePlan, waves: Sequence[np.ndarray], rng: random.Random) ->
     total = np.zeros((length, *parts[0][1].shape[1:]), np.float32)
     for start, part in parts:
         total[start : start + len(part)] += part
-    noise = np.random.default_rng(rng.getrandbits(32)).standard_normal(total.shape).astype(np.float32)
+    noise = np.asarray(np.random.default_rng(rng.getrandbits(32)).standard_normal(total.shape), np.float32)
     total += noise * 10 ** (-62 / 20)
     if plan.effects == PLAIN:
         return total, Scene(tuple(events))

@@ -34,6 +34,10 @@ class TrainingError(LalmError):
     """A run cannot go on: the loss is no number, or it was started in a way that it cannot work in."""
 
 
+class EndpointError(LalmError):
+    """A server that should write text is down, refuses the key, or does not know the model."""
+
+
 class MissingPackageError(LalmError):
     """An optional package is needed for what was asked."""
 

@@ -63,6 +63,7 @@ def test_help_lists_every_command(run):
         "runs",
         "doctor",
         "cache",
+        "convert",
         "bench",
         "recipes",
         "models",
@@ -74,9 +75,10 @@ def test_help_lists_every_command(run):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("train",), ("evaluate",), ("chat",), ("check",), ("show",), ("doctor",), ("cache",), ("recipes", "list"),
-        ("recipes", "show"), ("recipes", "schema"), ("recipes", "diff"), ("models", "list"), ("models", "fetch"),
-        ("data", "fetch"), ("data", "build"), ("data", "stats"), ("bench", "train"), ("bench", "peers"),
+        ("train",), ("evaluate",), ("chat",), ("check",), ("show",), ("doctor",), ("cache",), ("convert",),
+        ("recipes", "list"), ("recipes", "show"), ("recipes", "schema"), ("recipes", "diff"), ("models", "list"),
+        ("models", "fetch"), ("data", "fetch"), ("data", "build"), ("data", "stats"), ("bench", "train"),
+        ("bench", "peers"),
     ],
 )  # fmt: skip
 def test_every_command_has_help(run, arguments: tuple[str, ...]):

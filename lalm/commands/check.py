@@ -52,13 +52,15 @@ def check(
 
     machines = [parse_machine(text) for text in machine or ()]
     plan = plan_model(loaded)
-    options = {"live_encoder": not caches_states(loaded), "shapes": None if missing else batch_shapes(loaded)}
+    shapes = None if missing else batch_shapes(loaded)
+    live = not caches_states(loaded)
     comparisons = compare_sizes(loaded, plan)
     console = Console()
     console.print(f"[bold]{loaded.name}[/bold]  {loaded.description}\n", highlight=False)
-    memory = plan_memory(loaded, **options)
-    tables = [rates_table(plan), parts_table(plan), stages_table(loaded, memory, plan.dtype)]
-    tables += [machines_table(MachinePlanner(loaded, **options), machines)] if machines else []
+    memory = plan_memory(loaded, live_encoder=live, shapes=shapes)
+    tables = [rates_table(plan), parts_table(plan), stages_table(loaded, memory, plan.dtype, knows_data=bool(shapes))]
+    if machines:
+        tables.append(machines_table(MachinePlanner(loaded, live_encoder=live, shapes=shapes), machines))
     for table in [*tables, *([sizes_table({loaded.name: comparisons})] if comparisons else [])]:
         console.print(table)
         console.print()
@@ -161,11 +163,12 @@ def sizes_table(comparisons: dict[str, list[SizeComparison]]) -> Table:
     return table
 
 
-def stages_table(recipe: Recipe, memory: Sequence[StageMemory], dtype: str) -> Table:
+def stages_table(recipe: Recipe, memory: Sequence[StageMemory], dtype: str, *, knows_data: bool) -> Table:
     """Length of each stage, its largest micro-batch, and an estimate of the memory that it takes."""
     from rich.table import Table
 
-    table = Table(title=f"Stages (estimated memory of one process in MiB; frozen weights in {dtype})")
+    batches = "the data's largest micro-batch" if knows_data else "a micro-batch full of the longest clips"
+    table = Table(title=f"Stages (estimated memory of one process in MiB; {batches}; frozen weights in {dtype})")
     table.title_justify = "left"
     for name in ("stage", "length"):
         table.add_column(name, no_wrap=True)
@@ -194,18 +197,18 @@ def machines_table(planner: MachinePlanner, machines: Sequence[Machine]) -> Tabl
     return table
 
 
-MACHINE_COLUMNS = ("machine", "way", "GB a GPU", "GB of host a GPU", "fits", "hours for a million records")
+MACHINE_COLUMNS = ("machine", "way", "GB a GPU", "GB of host a GPU", "fits", "hours for 100,000 records")
 
 
 def machine_cells(fit: Fit) -> list[str]:
     """What the tables say of one way, in the order of `MACHINE_COLUMNS` without the machine."""
-    hours = 1e6 / fit.records_per_second / 3600
+    hours = 100_000 / fit.records_per_second / 3600
     return [
         fit.way.name + (", checkpointing" if fit.checkpointing else ""),
         f"{fit.gpu_bytes / 2**30:.1f}",
         f"{fit.host_bytes / 2**30:.1f}" if fit.host_bytes else "-",
         "yes" if fit.fits else "no",
-        f"{hours:.1f}" if fit.fits else "-",
+        "-" if not fit.fits else f"{hours:.1f}" if hours >= 0.05 else "< 0.1",
     ]
 
 

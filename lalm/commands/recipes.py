@@ -97,7 +97,7 @@ def systems_markdown(recipes: list[Recipe]) -> str:
                 recipe.name,
                 system.title if system.paper == "none" else f"{system.title} ({system.year}, {system.paper})",
                 f"yes, {len(recipe.stages)} stage{'s' * (len(recipe.stages) > 1)}",
-                system.official_weights,
+                "no" if system.official_weights == "no" else "yes, `lalm convert`",
                 "<br>".join(system.differences),
             )
             lines.append(f"| {' | '.join(cells)} |")

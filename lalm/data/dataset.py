@@ -279,7 +279,7 @@ def build_stage_data(
     answers = "language_model" in objectives
     layout = layout if answers else "rows"
     if streamed_sources(recipe, stage_index):
-        return _streamed(recipe, stage_index, processor, clips, world_size, layout)
+        return _streamed(recipe, stage_index, processor, clips, world_size, layout, in_one_row)
     records, dropped = stage_records(recipe, stage_index, continuations)
     paths = clip_paths(records)
     clips.scan(paths)
@@ -314,13 +314,20 @@ def build_stage_data(
 
 
 def _streamed(
-    recipe: Recipe, stage_index: int, processor: LalmProcessor, clips: ClipStore, world_size: int, layout: Layout
+    recipe: Recipe,
+    stage_index: int,
+    processor: LalmProcessor,
+    clips: ClipStore,
+    world_size: int,
+    layout: Layout,
+    in_one_row: bool,
 ) -> StageData:
     """A stage that reads its records while it trains. Whether there are clips shows later, so it expects some."""
     from lalm.data.streaming import open_stream
 
     stage = recipe.stages[stage_index]
     options: dict[str, Any] = {
+        "in_one_row": in_one_row,
         "pad_token_id": _pad_token_id(processor),
         "weigh": _label_weights(stage),
         "augment": stage.augment,

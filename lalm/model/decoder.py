@@ -80,7 +80,7 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
             model = _auto_class(config).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be loaded: {error}") from error
-    set_attention(model, section.attention)
+    _choose_grouped(model, section.attention)
     return model.eval().requires_grad_(False)
 
 
@@ -97,7 +97,7 @@ def random_language_model(section: LanguageModelSection) -> PreTrainedModel:
     """A model of `random_family` and `random_sizes` with random weights."""
     config = random_config(section)
     model = _auto_class(config).from_config(config, attn_implementation=choose_attention(section.attention))
-    set_attention(model, section.attention)
+    _choose_grouped(model, section.attention)
     return model
 
 
@@ -211,20 +211,18 @@ def choose_dtype(name: str) -> torch.dtype:
 
 
 def choose_attention(name: str) -> str:
-    """transformers' name of the attention kernel that a model is loaded with, see `set_attention`."""
+    """transformers' name of the attention kernel that a model is loaded with, see `_choose_grouped`."""
     if name not in ("auto", "grouped"):
         return name
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
-def set_attention(model: PreTrainedModel, name: str) -> None:
-    """Gives a decoder the attention that a recipe asks for. `auto` is grouped on a CPU, where it is faster (measured),
-    for the families that it computes exactly."""
+def _choose_grouped(model: PreTrainedModel, name: str) -> None:
+    """Puts grouped attention on a loaded model where the recipe asks for it, or leaves the choice and it is faster: on
+    a CPU (measured), for the families that it computes exactly."""
     is_best = name == "auto" and not torch.cuda.is_available() and why_not_grouped(model) is None
     if name == "grouped" or is_best:
         attend_in_groups(model)
-    else:
-        model.set_attn_implementation(choose_attention(name))
 
 
 def _quantisation(name: str, dtype: torch.dtype):

@@ -117,7 +117,7 @@ def grouped_attention(
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     window = sliding_window if sliding_window is not None and sliding_window < packed_rows.reach else None
     is_plain = window is None and dropout == 0.0 and query.shape[-1] == value.shape[-1]
-    if query.device.type in ("cpu", "meta") and is_plain:  # on meta tensors memory is estimated
+    if query.device.type == "cpu" and is_plain:
         return flash_groups(query, key, value, packed_rows, scaling), None
     return padded_groups(query, key, value, packed_rows, scaling, dropout=dropout, window=window), None
 

@@ -23,7 +23,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from lalm.encoders.base import AudioEncoder
-from lalm.model.grouped_attention import grouped_inputs, is_grouped
 from lalm.model.loss import losses_in_chunks
 from lalm.model.modeling import LalmForConditionalGeneration, fresh_projector
 
@@ -92,13 +91,19 @@ class LiveBytes(TorchDispatchMode):
 
 
 def count_pass(
-    model: LalmForConditionalGeneration, shape: BatchShape, *, live_encoder: bool, answers: bool = True
+    model: LalmForConditionalGeneration,
+    shape: BatchShape,
+    *,
+    live_encoder: bool,
+    answers: bool = True,
+    has_mask: bool = True,
 ) -> PassCost:
     """A training pass of `model` (on the meta device, frozen as the stage freezes it) over one micro-batch.
 
     Args:
         live_encoder: the encoder runs in the pass; else its states come from the cache.
         answers: the decoder runs; without it only audio and text embeddings are compared.
+        has_mask: attention reads a mask of whole rows.
     """
     encoder = _count_encoders(model, shape) if live_encoder and shape.clips else PassCost()
     projector = _count_projector(model, shape) if shape.clips else PassCost()
@@ -106,7 +111,7 @@ def count_pass(
     decoder = PassCost()
     if answers:
         trains = _trains(model.multi_modal_projector) or _trains(model.audio_tower)
-        decoder = _count_decoder(model, shape, has_gradient=trains)
+        decoder = _count_decoder(model, shape, has_gradient=trains, has_mask=has_mask)
     peaks = (encoder.peak_bytes, encoder.kept_bytes + projector.peak_bytes, before + decoder.peak_bytes)
     return PassCost(
         peak_bytes=max(peaks),
@@ -115,7 +120,9 @@ def count_pass(
     )
 
 
-def _count_decoder(model: LalmForConditionalGeneration, shape: BatchShape, *, has_gradient: bool) -> PassCost:
+def _count_decoder(
+    model: LalmForConditionalGeneration, shape: BatchShape, *, has_gradient: bool, has_mask: bool
+) -> PassCost:
     language_model = model.language_model
     table = cast(nn.Embedding, model.get_input_embeddings()).weight
     size = (shape.rows, shape.row_positions)
@@ -127,16 +134,14 @@ def _count_decoder(model: LalmForConditionalGeneration, shape: BatchShape, *, ha
         else:
             if model.cross_attention is not None:
                 _set_context(model, shape)
-            if is_grouped(language_model):
-                seen = grouped_inputs(_groups_of(shape), None, None, None, table.dtype)
-            else:
-                mask = torch.empty(shape.rows, 1, *[shape.row_positions] * 2, dtype=table.dtype, device=META)
-                seen = {"attention_mask": mask}
+            square = (shape.rows, 1, shape.row_positions, shape.row_positions)
+            # A mask that takes no room stands for none: without one, transformers looks into the positions.
+            mask = torch.empty(square if has_mask else (1, 1, 1, 1), dtype=table.dtype, device=META).expand(square)
             places = torch.empty(*size, dtype=torch.long, device=META)
             if language_model.is_activation_checkpointing and not has_gradient:
                 embeds.requires_grad_()
             hidden = model.get_decoder()(
-                inputs_embeds=embeds, position_ids=places, use_cache=False, **seen
+                inputs_embeds=embeds, attention_mask=mask, position_ids=places, use_cache=False
             ).last_hidden_state
             used = hidden.flatten(0, 1)[: min(shape.supervised, shape.positions)]
             targets = torch.empty(len(used), dtype=torch.long, device=META)
@@ -148,13 +153,6 @@ def _count_decoder(model: LalmForConditionalGeneration, shape: BatchShape, *, ha
             loss.backward()
         del loss, embeds
     return count.cost()
-
-
-def _groups_of(shape: BatchShape) -> Tensor:
-    """`[rows, row_positions]`: as many groups in each row as it has clips, all alike."""
-    num_groups = max(1, shape.clips // shape.rows)
-    places = torch.arange(shape.row_positions) * num_groups // shape.row_positions
-    return places.expand(shape.rows, -1)
 
 
 def _set_context(model: LalmForConditionalGeneration, shape: BatchShape) -> None:

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from lalm.model.build import position_rule
-from lalm.model.decoder import choose_dtype, decoder_layers, set_attention
+from lalm.model.decoder import choose_attention, choose_dtype, decoder_layers
+from lalm.model.grouped_attention import why_not_grouped
 from lalm.model.memory import BatchShape, PassCost, count_pass
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.model.plan import build_without_weights
@@ -80,7 +81,10 @@ def plan_memory(
         ModelError: if a base cannot be found, or parts do not fit together.
     """
     model = build_without_weights(recipe)
-    set_attention(model.language_model, recipe.language_model.attention)
+    grouped = _attends_in_groups(recipe, model)
+    # Grouped attention keeps what fused attention keeps, without a mask of the row.
+    attention = "sdpa" if grouped else choose_attention(recipe.language_model.attention)
+    model.language_model.set_attn_implementation(attention)
     found = []
     counted = {} if counted is None else counted
     for stage in recipe.stages:
@@ -92,9 +96,16 @@ def plan_memory(
         trained = tuple(name for name, value in model.named_parameters() if value.requires_grad)
         key = (shape, trained, answers, stage.gradient_checkpointing)
         if key not in counted:
-            counted[key] = count_pass(model, shape, live_encoder=live_encoder, answers=answers)
+            counted[key] = count_pass(model, shape, live_encoder=live_encoder, answers=answers, has_mask=not grouped)
         found.append(_plan_stage(recipe, stage, model, shape, counted[key]))
     return tuple(found)
+
+
+def _attends_in_groups(recipe: Recipe, model: LalmForConditionalGeneration) -> bool:
+    """Whether the built model would, see `lalm.model.decoder`."""
+    name = recipe.language_model.attention
+    on_cpu = name == "auto" and not torch.cuda.is_available()
+    return name == "grouped" or (on_cpu and why_not_grouped(model.language_model) is None)
 
 
 def assumed_shape(recipe: Recipe, stage: StageSection, model: LalmForConditionalGeneration) -> BatchShape:
@@ -104,8 +115,7 @@ def assumed_shape(recipe: Recipe, stage: StageSection, model: LalmForConditional
     records = max(1, stage.micro_batch_tokens // (audio + TEXT_POSITIONS))
     records = min(records, stage.batch_records)
     positions = records * (audio + TEXT_POSITIONS)
-    rows = 1 if model.packs_in_one_row else math.ceil(positions / max(ROW_POSITIONS, audio))
-    rows = records if recipe.data.packing == "none" else rows
+    rows = records if recipe.data.packing == "none" else math.ceil(positions / max(ROW_POSITIONS, audio))
     return BatchShape(
         rows=rows,
         row_positions=math.ceil(positions / rows),

@@ -54,12 +54,12 @@ def language_model_of(config: PreTrainedConfig, folder: str, options: dict[str, 
         ModelError: if the folder's names do not fit the class exactly.
     """
     loaded: Any = WHOLE_MODELS[config.model_type].from_pretrained(
-        folder, output_loading_info=True, use_safetensors=True, **options
+        folder, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
     )
     whole, report = loaded
     wrong = {key: sorted(map(str, names))[:5] for key, names in report.items() if names}
     if wrong:
-        raise ModelError(f"language_model.base: {folder} does not fit {type(whole).__name__}: {wrong}")
+        raise ModelError(f"base: {folder} does not fit {type(whole).__name__}: {wrong}. Copy the model again.")
     with torch.device("meta"):
         language_model = AutoModelForCausalLM.from_config(
             config.get_text_config(), attn_implementation=options["attn_implementation"]

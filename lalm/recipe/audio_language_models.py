@@ -34,7 +34,7 @@ WHOLE_MODELS: dict[str, dict[str, dict[str, Any]]] = {
 }
 """transformers' `model_type` -> what the three sections are."""
 
-KNOWN = {
+KNOWN: dict[str, dict[str, Any]] = {
     "Qwen/Qwen2-Audio-7B": {"model_type": "qwen2_audio"},
     "Qwen/Qwen2-Audio-7B-Instruct": {"model_type": "qwen2_audio"},
     "nvidia/audio-flamingo-3-hf": {"model_type": "audioflamingo3", "text_config": {"hidden_size": 3584}},
@@ -59,14 +59,15 @@ def take_base(recipe: dict[str, Any]) -> dict[str, Any]:
             "its encoder, a projector and its language model."
         )
     sections = WHOLE_MODELS[kind]
-    if recipe.get("encoders"):
-        raise ValueError(f"base: {base!r} brings its encoder: leave 'encoders' out, or 'base'")
+    encoders = recipe.get("encoders") or [{}]
+    if not isinstance(encoders, list) or len(encoders) != 1:
+        raise ValueError(f"base: {base!r} brings its one encoder: leave 'encoders' out, or give a list of its options")
     projector = {**sections["projector"], "base": base}
     if projector["name"] == "mlp":
         projector["hidden_size"] = sizes["text_config"]["hidden_size"]
     return {
         **{key: value for key, value in recipe.items() if key != "base"},
-        "encoders": [{**sections["encoder"], "base": base}],
+        "encoders": [_under("encoders[0]", {**sections["encoder"], "base": base}, encoders[0])],
         "projector": _under("projector", projector, recipe.get("projector")),
         "language_model": _under(
             "language_model", {**sections["language_model"], "base": base}, recipe.get("language_model")

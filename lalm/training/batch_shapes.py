@@ -9,7 +9,6 @@ from lalm.data.dataset import StageData, build_stage_data
 from lalm.data.example_store import ExampleStore
 from lalm.data.packing import pack
 from lalm.model.build import build_empty, build_processor
-from lalm.model.decoder import set_attention
 from lalm.model.memory import BatchShape
 from lalm.recipe.schema import Recipe
 from lalm.training.batches import open_clip_store
@@ -25,15 +24,11 @@ def stage_shapes(recipe: Recipe, world_size: int = 1) -> dict[str, BatchShape]:
     Raises:
         DataError: if the data cannot be trained on.
     """
-    model = build_empty(recipe)
-    set_attention(model.language_model, recipe.language_model.attention)
-    processor = build_processor(recipe, model.audio_tower)
+    processor = build_processor(recipe, build_empty(recipe).audio_tower)
     clips = open_clip_store(recipe, processor)
     found = {}
     for index, stage in enumerate(recipe.stages):
-        data = build_stage_data(
-            recipe, index, processor, clips, world_size=world_size, in_one_row=model.packs_in_one_row
-        )
+        data = build_stage_data(recipe, index, processor, clips, world_size=world_size)
         if isinstance(data.examples, ExampleStore):
             found[stage.name] = largest_batch(data, clips)
     return found
@@ -44,8 +39,7 @@ def largest_batch(data: StageData, clips: ClipStore) -> BatchShape:
     rows = length = supervised = num_clips = 0
     seconds = 0.0
     for item in range(0, len(data.plan), max(1, -(-len(data.plan) // MAX_LAID_OUT))):
-        chosen = [data.examples[index] for index in data.plan[item]]
-        packed = pack(chosen, data.dataset.layout, 0, in_one_row=data.dataset.in_one_row)
+        packed = pack([data.examples[index] for index in data.plan[item]], data.dataset.layout, 0)
         if packed.owners.size > rows * length:
             rows, length = packed.owners.shape
         supervised = max(supervised, int(np.sum(packed.tensors["labels"].numpy() != -100)))

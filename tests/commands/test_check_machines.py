@@ -18,7 +18,9 @@ MACHINES = ("1x24", "1x80", "8x80", "4x8x80")
 
 
 def test_a_machine_is_shown(tiny_data):
-    done = CliRunner().invoke(app, ["check", "tiny", f"data.folder={tiny_data}", "--machine", "2x24"])
+    done = CliRunner().invoke(
+        app, ["check", "tiny", f"data.folder={tiny_data}", "--machine", "2x24"], env={"COLUMNS": "200"}
+    )
     assert done.exit_code == 0, done.output
     assert "Computed for stage instruct, not measured" in done.output
     assert "2 x 24 GB" in done.output

@@ -25,7 +25,7 @@ def test_help_imports_nothing_heavy():
 
 def test_no_builder_imports_torch():
     code = (
-        "import sys, data_builders.pipeline, data_builders.importing, data_builders.cli; "
+        "import sys, data_builders.pipeline, data_builders.formats.exchange, data_builders.cli; "
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -43,7 +43,7 @@ def test_an_unknown_recipe_is_named(arguments):
 def test_import_then_stats(tmp_path):
     (tmp_path / "dog.wav").write_bytes(wav_bytes(1.0))
     (tmp_path / "mine.csv").write_text("file,question,answer\ndog.wav,What is it?,A dog.\ngone.wav,What?,No.\n")
-    imported = runner.invoke(app, ["import", str(tmp_path / "mine.csv"), "-o", str(tmp_path / "records.jsonl")])
+    imported = runner.invoke(app, ["import", "table", str(tmp_path / "mine.csv"), "-o", str(tmp_path)])
     assert imported.exit_code == 0
     assert "1 rows left out" in imported.output
     counted = runner.invoke(app, ["stats", str(tmp_path / "records.jsonl")])
@@ -72,7 +72,7 @@ def test_bench_tells_rates_and_growth(tmp_path, monkeypatch):
     assert result.exit_code == 0
     assert "21,000 rows/s" in result.output
     assert "30,000" in result.output
-    assert "100 million rows at this rate: 0.5 processor hours" in result.output
+    assert "100 million rows at this rate: 1.4 processor hours" in result.output
     refused = runner.invoke(app, ["bench", "--rows", "30000"])
     assert refused.exit_code == 1
     assert "rows: name a folder for the set with -o" in refused.output

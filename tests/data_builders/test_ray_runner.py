@@ -1,6 +1,9 @@
 """Jobs on a Ray cluster of two nodes: both work, and the set is the one that processes build."""
 
+import os
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from invented_corpora import invented_clips, same_files, tiny_recipe
@@ -17,6 +20,9 @@ def runner():
     cluster_utils = pytest.importorskip("ray.cluster_utils")
     from data_builders.ray_runner import RayData
 
+    # The workers of the nodes import the jobs by name.
+    patch = pytest.MonkeyPatch()
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)]))
     cluster = cluster_utils.Cluster()
     try:
         cluster.add_node(num_cpus=1, include_dashboard=False)
@@ -25,6 +31,7 @@ def runner():
     finally:
         ray.shutdown()
         cluster.shutdown()
+        patch.undo()
 
 
 def test_jobs_run_on_both_nodes(runner):

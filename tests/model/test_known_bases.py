@@ -25,6 +25,7 @@ ENCODERS = {
     "openai/whisper-large-v2": ("whisper", 636.8),
     "openai/whisper-large-v3": ("whisper", 637.0),
     "Qwen/Qwen2-Audio-7B": ("qwen2_audio", 637.0),
+    "Qwen/Qwen2-Audio-7B-Instruct": ("qwen2_audio", 637.0),
     "nvidia/audio-flamingo-3-hf": ("audio_flamingo3", 637.0),
     "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt": ("beats", 90.7),
     "MIT/ast-finetuned-audioset-16-16-0.442": ("ast", 85.6),
@@ -44,6 +45,10 @@ LANGUAGE_MODELS = {
     "TinyLlama/TinyLlama_v1.1": 1100.0,
     "HuggingFaceTB/SmolLM2-360M-Instruct": 361.8,
     "Qwen/Qwen1.5-7B": 7721.3,
+    # Inside whole models, which have 8.4 billion (Qwen2-Audio) with encoder and projector.
+    "Qwen/Qwen2-Audio-7B": 7754.9,
+    "Qwen/Qwen2-Audio-7B-Instruct": 7754.9,
+    "nvidia/audio-flamingo-3-hf": 7612.8,
     "Qwen/Qwen2.5-0.5B-Instruct": 494.0,
     "Qwen/Qwen2.5-7B-Instruct": 7615.6,
     "gpt2": 124.4,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -9,6 +11,10 @@ from lalm.model.memory import LiveBytes
 from lalm.model.memory_plan import plan_memory
 from lalm.model.plan import plan_model
 from lalm.recipe.load import load_recipe
+from lalm.resources import list_shipped
+
+PACKAGED = {"quickstart", "quickstart_full", "own_data"}
+"""Their bases are packages, which are not here."""
 
 
 def stages(*overrides: str):
@@ -70,3 +76,13 @@ def test_larger_micro_batches_hold_more(tokens):
     assert large.activations > 2 * small.activations
     assert large.flops > 3 * small.flops
     assert large.weights == small.weights
+
+
+@pytest.mark.parametrize("live_encoder", [False, True])
+@pytest.mark.parametrize("name", sorted({Path(file).stem for file in list_shipped("recipes")} - PACKAGED))
+def test_every_shipped_system_is_counted(name, live_encoder):
+    """As its tiny twin: the same encoders, projector and decoder family."""
+    recipe = load_recipe(name, tiny=True)
+    for stage in plan_memory(recipe, live_encoder=live_encoder, only=recipe.stages[0].name):
+        assert stage.activations > 0
+        assert stage.flops > 0

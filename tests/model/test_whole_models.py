@@ -95,7 +95,7 @@ def recipe_of(tiny_data, tmp_path):
         path = tmp_path / "whole.yaml"
         path.write_text(
             f"name: whole\nbase: {folder}\n"
-            "language_model: {dtype: float32, lora: {rank: 2, targets: qv}}\n"
+            "encoders: [{dtype: float32}]\nlanguage_model: {dtype: float32, lora: {rank: 2, targets: qv}}\n"
             f"data: {{folder: {tiny_data}, sources: {{mine: {{records: train.jsonl}}}}}}\n"
             "stages:\n  - {name: adapt, learning_rates: {lora: 1e-3, projector: 1e-3}, steps: 2, batch_records: 4}\n"
             f"generation: {{max_new_tokens: 4}}\noutput: {{folder: {tmp_path / 'run'}, log_to: []}}\n",
@@ -114,7 +114,7 @@ def clip(seconds: float) -> np.ndarray:
 @torch.no_grad()
 def test_logits_are_those_of_transformers(kind, seconds, recipe_of, tmp_path):
     theirs, their_processor = save_tiny(kind, tmp_path / "whole")
-    model, processor = build_model(recipe_of(tmp_path / "whole", "encoders.0.dtype=float32"), device="cpu")
+    model, processor = build_model(recipe_of(tmp_path / "whole"), device="cpu")
     wave = clip(seconds)
     num_positions = processor.num_positions(len(wave))
     encoded = processor.encode_turns(
@@ -145,8 +145,10 @@ def test_logits_are_those_of_transformers(kind, seconds, recipe_of, tmp_path):
 
 def test_a_part_given_beside_the_base_is_refused(recipe_of, tmp_path):
     save_tiny("qwen2_audio", tmp_path / "whole")
-    with pytest.raises(RecipeError, match=r"brings its encoder"):
-        recipe_of(tmp_path / "whole", "encoders=[{name: whisper, base: random}]")
+    with pytest.raises(RecipeError, match=r"brings its own encoders\[0\]: name is 'qwen2_audio', got 'whisper'"):
+        recipe_of(tmp_path / "whole", "encoders=[{name: whisper}]")
+    with pytest.raises(RecipeError, match=r"brings its one encoder"):
+        recipe_of(tmp_path / "whole", "encoders=[{dtype: float32}, {dtype: float32}]")
     with pytest.raises(RecipeError, match=r"brings its own projector: name is 'linear', got 'qformer'"):
         recipe_of(tmp_path / "whole", "projector.name=qformer")
 
@@ -175,7 +177,7 @@ def test_a_projector_that_does_not_fit_is_refused(recipe_of, tmp_path):
     name = next(name for name in tensors if name.endswith("multi_modal_projector.linear.bias"))
     tensors[name] = torch.zeros(5)
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"multi_modal_projector|linear\.bias"):
+    with pytest.raises(ModelError, match=r"does not fit Qwen2Audio.*multi_modal_projector\.linear\.bias"):
         build_model(recipe_of(tmp_path / "whole"), device="cpu")
 
 

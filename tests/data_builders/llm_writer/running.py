@@ -1,0 +1,38 @@
+"""Runs the writer against a stub in a test: small waits, a journal in the test's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_builders.llm_writer.journal import Journal
+from data_builders.llm_writer.limits import Breaker, Limits
+from data_builders.llm_writer.openai_http import OpenAiServer
+from data_builders.llm_writer.recipes import writing_recipe
+from data_builders.llm_writer.writer import WritingJob, Written, write_rows
+
+QUICK: dict[str, Any] = {"attempts": 1000, "first_wait_seconds": 0.001, "longest_wait_seconds": 0.01}
+NEVER_OPENS = Breaker(faults=10**9)
+"""A test's machine may be slow enough to let many requests time out in a row."""
+
+
+def run_writer(
+    folder: Path,
+    facts: list,
+    endpoint: Any,
+    *,
+    recipe: str = "open_aqa",
+    out: str = "rows.jsonl",
+    journal: str = "journal.jsonl",
+    breaker: Breaker = NEVER_OPENS,
+    job: dict[str, Any] | None = None,
+    calls_helpers: bool = True,
+    **limits: Any,
+) -> Written:
+    """Writes `folder/out` from the journal and an endpoint: a URL, or an object that answers."""
+    chosen = Limits(**(QUICK | limits))
+    if isinstance(endpoint, str):
+        endpoint = OpenAiServer(endpoint, "stub", connections=chosen.concurrency)
+    work = WritingJob(writing_recipe(recipe), folder / out, audio_folder=folder, **(job or {}))
+    with Journal(folder / journal, fsync="never") as replies:
+        return write_rows(facts, work, endpoint, replies, chosen, breaker=breaker, calls_helpers=calls_helpers)
