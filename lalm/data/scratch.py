@@ -51,10 +51,13 @@ class ScratchFolder:
 
     def __init__(self) -> None:
         root = _root()
-        _sweep(root)
-        self.path = Path(tempfile.mkdtemp(dir=root))
-        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
-        fcntl.flock(self._lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with (root / _LOCK).open("wb") as guard:
+            # One process at a time: a folder that is made but not yet locked would pass for a dead process's.
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            _sweep(root)
+            self.path = Path(tempfile.mkdtemp(dir=root))
+            self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR)
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
         self._remove = weakref.finalize(self, _remove, self.path, self._lock, os.getpid())
 
 
