@@ -95,7 +95,7 @@ def test_a_full_disk_is_an_error_that_names_the_folder(examples, monkeypatch):
 
 def test_files_go_with_their_owner(examples, own_cache):
     store = store_examples((example, 0) for example in examples)
-    (folder,) = (own_cache / "scratch").iterdir()
+    (folder,) = (path for path in (own_cache / "scratch").iterdir() if path.is_dir())
     del store
     assert not folder.exists()
 
