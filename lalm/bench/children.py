@@ -29,8 +29,8 @@ KINDS = {
 }
 """A function of (run, pace) for each kind of side."""
 LARGE = ("salmonn", "granite_speech", "qwen2_audio")
-"""Sides that hand their memory back after a piece, for the next one to find. Ours holds little, and its short steps would
-be a tenth slower for it (measured)."""
+"""Sides that hand their memory back after a piece, for the next one to find. Ours holds little, and its short steps
+would be a tenth slower for it (measured)."""
 LAST_WORDS_SECONDS = 10
 
 
