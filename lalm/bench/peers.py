@@ -4,12 +4,14 @@ For each peer and each number of questions a clip, ours (with the peer's own enc
 the peer are trained for two epochs in turns: pieces of ours are spread between the steps of the peer, so that whatever
 else the machine does falls on both. The first epoch is cold: ours reads and encodes every clip in it. A peer does the
 same work in every epoch; it is timed on `num_steps` steps of each, every one of which holds each clip once.
+
+A peer's precisions are compared one after the other, each beside a run of ours of its own: three sides that hold
+memory at once slow one another. The slower precision is left after its first epoch, and out of further comparisons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +30,7 @@ WITH_SECOND_ENCODER = {"salmonn"}
 HEADLINE_QUESTIONS = 4
 """The ratios that are reported first are at so many questions a clip, where they are measured."""
 EPOCHS = ("cold", "warm")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,16 @@ def compare_peers(
         for peer in options.peers:
             precisions: Sequence[str] = PRECISIONS
             for questions in order:
-                try:
-                    measured = list(_compare(peer, questions, precisions, options, progress, task))
-                except TrainingError as error:
-                    results["problems"].append(f"{peer}, {questions} questions a clip: {error}")
-                    continue
+                measured: list[dict[str, Any]] = []
+                for precision in precisions:
+                    to_beat = fastest(measured, peer, questions)["samples_per_second"] if measured else 0.0
+                    try:
+                        measured += _compare(peer, questions, precision, to_beat, options, progress, task)
+                    except TrainingError as error:
+                        results["problems"].append(f"{peer}, {questions} questions a clip, {precision}: {error}")
+                if measured:
+                    precisions = [fastest(measured, peer, questions)["precision"]]
                 results["rows"] += measured
-                precisions = [fastest(measured, peer, questions)["precision"]]
                 results |= _summary(results["rows"], headline, options)
                 keep(results)
     return results | _summary(results["rows"], headline, options)
@@ -111,76 +116,81 @@ def fastest(rows: Sequence[dict[str, Any]], peer: str, questions: int, epoch: st
 
 
 def ratios(rows: Sequence[dict[str, Any]], questions: int) -> dict[str, dict[str, float]]:
-    """Peer -> epoch -> how many times the samples a second of the peer's faster precision ours makes."""
-    result: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row["system"] == "ours" and row["questions_per_clip"] == questions:
-            peer = fastest(rows, row["beside"], questions, row["epoch"])
-            ratio = row["samples_per_second"] / peer["samples_per_second"]
-            result.setdefault(row["beside"], {})[row["epoch"]] = ratio
-    return result
+    """Peer -> epoch -> how many times the samples a second of the peer's faster precision ours makes beside it."""
+    return {
+        peer: {
+            epoch: ours["samples_per_second"] / theirs["samples_per_second"] for epoch, (ours, theirs) in epochs.items()
+        }
+        for peer, epochs in _pairs(rows, questions).items()
+    }
 
 
 def memory_ratios(rows: Sequence[dict[str, Any]], questions: int) -> dict[str, float]:
     """Peer -> our peak memory as a share of the peer's, at equal batch, in the peer's faster precision."""
-    ours = {
-        row["beside"]: row["peak_memory_bytes"]
-        for row in rows
-        if row["system"] == "ours" and row["questions_per_clip"] == questions
-    }
-    return {peer: peak / fastest(rows, peer, questions)["peak_memory_bytes"] for peer, peak in ours.items()}
+    last = {peer: [*epochs.values()][-1] for peer, epochs in _pairs(rows, questions).items()}
+    return {peer: ours["peak_memory_bytes"] / theirs["peak_memory_bytes"] for peer, (ours, theirs) in last.items()}
+
+
+def _pairs(
+    rows: Sequence[dict[str, Any]], questions: int
+) -> dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]]:
+    """Peer -> epoch -> (our row, the peer's), of the peer's precision that is faster in that epoch."""
+    pairs: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for row in rows:
+        if row["system"] != "ours" or row["questions_per_clip"] != questions:
+            continue
+        theirs = fastest(rows, row["beside"], questions, row["epoch"])
+        if row["beside_precision"] == theirs["precision"]:
+            pairs.setdefault(row["beside"], {})[row["epoch"]] = (row, theirs)
+    return pairs
 
 
 def _compare(
-    peer: Audio, questions: int, precisions: Sequence[str], options: PeersOptions, progress: Progress, task: Any
+    peer: Audio,
+    questions: int,
+    precision: str,
+    to_beat: float,
+    options: PeersOptions,
+    progress: Progress,
+    task: Any,
 ) -> Iterator[dict[str, Any]]:
-    """One row for each system, precision and epoch."""
+    """A row of ours and one of the peer for each epoch. `to_beat`: samples a second below which the first is enough."""
     workload = Workload(
         num_clips=options.num_clips,
         questions_per_clip=questions,
         clip_seconds=options.clip_seconds,
         seed=options.seed,
     )
-    ours_run = OurRun(
+    our_run = OurRun(
         options.sizes,
         workload,
         audio=peer,
         second_encoder=peer in WITH_SECOND_ENCODER,
         batch_records=options.num_clips,
     )
-    with ExitStack() as stack:
-        ours = stack.enter_context(Side("ours", ours_run))
-        theirs = {
-            precision: stack.enter_context(
-                Side(
-                    peer,
-                    PeerRun(
-                        options.sizes,
-                        workload,
-                        num_steps=len(EPOCHS) * options.num_steps,
-                        batch_records=options.num_clips,
-                        autocast=precision == "bfloat16",
-                    ),
-                )
-            )
-            for precision in precisions
-        }
-        used, dtype = list(precisions), ""
+    peer_run = PeerRun(
+        options.sizes,
+        workload,
+        num_steps=len(EPOCHS) * options.num_steps,
+        batch_records=options.num_clips,
+        autocast=precision == "bfloat16",
+    )
+    dtype = ""
+    with Side("ours", our_run) as ours, Side(peer, peer_run) as theirs:
         for epoch in EPOCHS:
-            num_pieces = questions + (epoch == "cold")
-            pieces: dict[str, list[dict[str, Any]]] = {name: [] for name in ("ours", *used)}
-            for name in interleaved("ours", num_pieces, used, options.num_steps):
-                progress.update(task, description=f"{peer}, {questions} a clip, {epoch}: {name}")
-                pieces[name].append((ours if name == "ours" else theirs[name]).next())
-                if name != "ours":
+            pieces: dict[str, list[dict[str, Any]]] = {"ours": [], peer: []}
+            for name in interleaved("ours", questions + (epoch == "cold"), [peer], options.num_steps):
+                progress.update(task, description=f"{peer} {precision}, {questions} a clip, {epoch}: {name}")
+                pieces[name].append((ours if name == "ours" else theirs).next())
+                if name == peer:
                     progress.advance(task)
             facts = {"beside": peer, "questions_per_clip": questions, "epoch": epoch}
             dtype = dtype or pieces["ours"][0]["dtype"]
-            yield facts | row_of("ours", dtype, pieces["ours"], ours, workload)
-            for name in used:
-                yield facts | row_of(peer, name, pieces[name], theirs[name], workload)
-            # Only the faster precision is taken through the second epoch.
-            used = [max(used, key=lambda name: -sum(piece["seconds"] for piece in pieces[name]))]
+            yield facts | {"beside_precision": precision} | row_of("ours", dtype, pieces["ours"], ours, workload)
+            row = row_of(peer, precision, pieces[peer], theirs, workload)
+            yield facts | row
+            if row["samples_per_second"] < to_beat:
+                return
 
 
 def interleaved(first: str, num_first: int, others: Sequence[str], num_each: int) -> Iterator[str]:

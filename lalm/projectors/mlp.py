@@ -13,7 +13,10 @@ ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 
 class MlpProjector(Projector):
-    """`stack_steps` encoder steps become one audio position."""
+    """`stack_steps` encoder steps, of `layers_read` layers side by side, become one audio position.
+
+    Early layers of a speech encoder keep what its last has let go: timbre, background (Whisper-AT, arXiv 2307.03183).
+    """
 
     def __init__(
         self,
@@ -25,11 +28,12 @@ class MlpProjector(Projector):
         num_layers: int,
         activation: str,
         normalise: bool,
+        layers_read: int = 1,
     ):
         super().__init__()
-        self.stack_steps = stack_steps
+        self.stack_steps, self.num_layer_inputs = stack_steps, layers_read
         self.norm_in = nn.LayerNorm(encoder_width) if normalise else nn.Identity()
-        widths = [encoder_width * stack_steps, *[hidden_size] * (num_layers - 1), decoder_width]
+        widths = [encoder_width * layers_read * stack_steps, *[hidden_size] * (num_layers - 1), decoder_width]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Linear(before, after), *([ACTIVATIONS[activation]()] if i < len(widths) - 2 else [])]
@@ -41,8 +45,11 @@ class MlpProjector(Projector):
         return self.norm_out if isinstance(self.norm_out, nn.LayerNorm) else self.layers[-1]
 
     def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
-        # The norm comes before the windows are filled, so that filler stays zero.
-        stacked, _ = into_windows(self.norm_in(states), num_steps, self.stack_steps)
+        # The norm is of each layer's states alone, and comes before the windows are filled, so that filler stays zero.
+        normed = self.norm_in(states)
+        if self.num_layer_inputs > 1:
+            normed = normed.transpose(1, 2).flatten(2)
+        stacked, _ = into_windows(normed, num_steps, self.stack_steps)
         positions = self.norm_out(self.layers(stacked.flatten(2)))
         num_positions = torch.div(num_steps + self.stack_steps - 1, self.stack_steps, rounding_mode="floor")
         return positions * step_mask(num_positions, positions.shape[1])[..., None], num_positions

@@ -84,6 +84,12 @@ class MlpSection(ProjectorSection):
     activation: Literal["relu", "gelu"] = "relu"
     normalise: bool = True
     """LayerNorm before the first and after the last layer."""
+    layers_read: int = Field(default=1, ge=1, le=64)
+    """Layers of the encoder side by side on the width (its `layers: [...]` with `layers_as: separate`)."""
+
+    @property
+    def num_layer_inputs(self) -> int:
+        return self.layers_read
 
     def length_rule(self) -> LengthRule:
         return Windows(size=self.stack_steps)

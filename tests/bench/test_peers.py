@@ -33,9 +33,11 @@ def row(
     questions: int = 4,
     peak: int = 100,
     beside: str = "salmonn",
+    beside_precision: str = "bfloat16",
 ) -> dict:
     return {
         "beside": beside,
+        "beside_precision": beside_precision,
         "system": system,
         "epoch": epoch,
         "precision": precision,
@@ -47,11 +49,12 @@ def row(
 
 ROWS = [
     row("ours", "cold", 6.0, peak=30),
+    row("ours", "cold", 60.0, peak=3, beside_precision="float32"),
     row("salmonn", "cold", 0.5, "float32", peak=90),
     row("salmonn", "cold", 2.0, "bfloat16", peak=60),
     row("ours", "warm", 20.0, peak=30),
     row("salmonn", "warm", 2.5, "bfloat16", peak=60),
-    row("ours", "cold", 100.0, questions=1),
+    row("ours", "cold", 100.0, questions=1, beside_precision="float32"),
     row("salmonn", "cold", 1.0, questions=1),
 ]
 
@@ -99,16 +102,19 @@ def test_one_peer_is_compared_in_one_run(tmp_path: Path):
     assert set(results["ratios"]["granite_speech"]) == {"cold", "warm"}
     assert all(ratio > 0 for ratio in results["ratios"]["granite_speech"].values())
     measured = [(row["system"], row["precision"], row["epoch"]) for row in results["rows"]]
-    assert measured[:3] == [
+    assert measured[:6] == [
+        ("ours", "float32", "cold"),
+        ("granite_speech", "bfloat16", "cold"),
+        ("ours", "float32", "warm"),
+        ("granite_speech", "bfloat16", "warm"),
         ("ours", "float32", "cold"),
         ("granite_speech", "float32", "cold"),
-        ("granite_speech", "bfloat16", "cold"),
     ]
-    assert [(system, epoch) for system, _, epoch in measured[3:]] == [("ours", "warm"), ("granite_speech", "warm")]
+    assert measured[6:] in ([], [("ours", "float32", "warm"), ("granite_speech", "float32", "warm")])
     assert all(row["records"] == 2 for row in results["rows"])
     assert all(row["peak_memory_bytes"] > 2**20 for row in results["rows"])
     assert [path.name for path in draw_peers(results, tmp_path)] == ["bench-peers.png"]
-    assert peers_table(results).row_count == 5
+    assert peers_table(results).row_count == len(measured)
     assert ratio_lines(results)[0].startswith("granite_speech: ")
 
 
@@ -143,18 +149,21 @@ class NoProcess:
 def test_a_peer_that_fails_loses_nothing_of_the_others(monkeypatch):
     monkeypatch.setattr("lalm.bench.peers.Side", NoProcess)
 
-    def compare(peer, questions, *_):
-        if (peer, questions) == ("qwen2_audio", 4):
+    def compare(peer, questions, precision, *_):
+        if (peer, questions, precision) == ("qwen2_audio", 4, "float32"):
             raise TrainingError("ended early (exit status -9)")
-        for system, precision, speed in (("ours", "float32", 8.0), (peer, "float32", 2.0), (peer, "bfloat16", 4.0)):
-            for epoch in ("cold", "warm"):
-                yield row(system, epoch, speed, precision, questions, beside=peer)
+        for epoch in ("cold", "warm"):
+            yield row("ours", epoch, 8.0, "float32", questions, beside=peer, beside_precision=precision)
+            yield row(peer, epoch, {"bfloat16": 4.0, "float32": 2.0}[precision], precision, questions, beside=peer)
 
     monkeypatch.setattr("lalm.bench.peers._compare", compare)
     kept = []
     options = PeersOptions(TINY, questions=(1, 4), peers=("qwen2_audio", "granite_speech"))
     results = compare_peers(options, Console(quiet=True), keep=lambda so_far: kept.append(len(so_far["rows"])))
-    assert results["problems"] == ["qwen2_audio, 4 questions a clip: ended early (exit status -9)"]
-    assert results["ratios"] == {"granite_speech": {"cold": 2.0, "warm": 2.0}}
+    assert results["problems"] == ["qwen2_audio, 4 questions a clip, float32: ended early (exit status -9)"]
+    assert results["ratios"] == {
+        "qwen2_audio": {"cold": 2.0, "warm": 2.0},
+        "granite_speech": {"cold": 2.0, "warm": 2.0},
+    }
     assert set(results["ratios_by_questions"]["1"]) == {"qwen2_audio", "granite_speech"}
-    assert kept == [6, 12, 18]
+    assert kept == [4, 8, 16, 20]

@@ -24,6 +24,7 @@ SMALL = {
         {"stack_steps": 3, "hidden_size": 32},
         {"stack_steps": 1, "hidden_size": 8, "num_layers": 1, "normalise": False},
         {"stack_steps": 4, "hidden_size": 8, "num_layers": 3, "activation": "gelu"},
+        {"stack_steps": 3, "hidden_size": 8, "layers_read": 2},
     ],
     "linear": [{"pool_steps": 4, "input_norm": "affine"}, {"pool_steps": 2, "input_norm": "plain", "input_scale": 0.5}],
     "conv": [
