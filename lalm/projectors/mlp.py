@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lalm.projectors.base import Projector, into_windows, step_mask
+from lalm.projectors.base import Projector, pack_windows, unpack
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -45,11 +45,9 @@ class MlpProjector(Projector):
         return self.norm_out if isinstance(self.norm_out, nn.LayerNorm) else self.layers[-1]
 
     def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
-        # The norm is of each layer's states alone, and comes before the windows are filled, so that filler stays zero.
-        normed = self.norm_in(states)
         if self.num_layer_inputs > 1:
-            normed = normed.transpose(1, 2).flatten(2)
-        stacked, _ = into_windows(normed, num_steps, self.stack_steps)
-        positions = self.norm_out(self.layers(stacked.flatten(2)))
+            states = states.transpose(1, 2)  # the norm is of each layer's states alone
+        windows = pack_windows(self.norm_in(states).flatten(2), num_steps, self.stack_steps)
+        vectors = self.norm_out(self.layers(windows.flatten(1)))
         num_positions = torch.div(num_steps + self.stack_steps - 1, self.stack_steps, rounding_mode="floor")
-        return positions * step_mask(num_positions, positions.shape[1])[..., None], num_positions
+        return unpack(vectors, num_positions, max(1, -(-states.shape[1] // self.stack_steps))), num_positions
