@@ -25,6 +25,7 @@ from transformers.pytorch_utils import Conv1D
 from lalm.errors import MissingPackageError, ModelError
 from lalm.model.attention_mask import MASKED_LAYERS
 from lalm.model.grouped_attention import attend_in_groups, why_not_grouped
+from lalm.model.narrow_lora import narrow_adapters
 from lalm.model.whole_models import is_whole_model, language_model_of
 from lalm.recipe.schema import LanguageModelSection, LoraSection
 from lalm.resources import cache_folder, file_fingerprint, find_base
@@ -258,6 +259,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> None:
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
+    narrow_adapters(model)
 
 
 def resolve_targets(model: PreTrainedModel, targets: tuple[str, ...] | str) -> list[str]:

@@ -43,6 +43,8 @@ AUDIO_INPUTS = (
 )
 PARTS = ("encoder", "projector", "lora", "language_model")
 """What a stage of a recipe can train, and a model that answers consists of."""
+LOGIT_SCALINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""What some families' configurations say of the logits: Gemma 2, Cohere, Granite."""
 HEADS = "heads"
 """The part that a model has only while a stage trains it, see `lalm.model.objectives`."""
 
@@ -398,7 +400,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.sequence_loss(
             hidden_states,
             labels,
-            self._head,
+            self.loss_head(),
             vocab_size=self.get_output_embeddings().weight.shape[0],
             label_weights=label_weights,
             num_items=num_items,
@@ -516,8 +518,13 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         loss, token_losses = self._answer_loss(inputs_embeds, num_items=num_items, **text)
         return LalmOutput(loss=loss, token_losses=token_losses)
 
-    def _head(self, hidden_states: Tensor) -> Tensor:
-        """`[n, D]` -> logits `[n, V]`, with the scaling that some families put behind the matrix."""
+    def loss_head(self) -> Callable[[Tensor], Tensor]:
+        """`[n, D]` -> logits `[n, V]`: the matrix itself where a family puts no scaling behind it."""
+        config = self.config.text_config
+        is_plain = all(getattr(config, name, None) is None for name in LOGIT_SCALINGS)
+        return self.get_output_embeddings() if is_plain else self._scaled_logits
+
+    def _scaled_logits(self, hidden_states: Tensor) -> Tensor:
         logits = self.get_output_embeddings()(hidden_states)
         config = self.config.text_config
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2
