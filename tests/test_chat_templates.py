@@ -65,6 +65,11 @@ GOLDEN = {
         "<s><|start_header_id|>user<|end_header_id|>\n\nWhat is heard?<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
     ),
+    "ltu": (
+        "<|audio|><s>Be brief.\n\n### Instruction:\nWhat is heard?\n\n### Response:\n{A dog.</s>}\n\n"
+        "### Instruction:\nCompare <|audio|> and <|audio|>.\n\n### Response:\n{Both bark.</s>}\n\n",
+        "<s>### Instruction:\nWhat is heard?\n\n### Response:\n",
+    ),
     "mistral": (
         "<s>[INST] Be brief.\n\n<|audio|>What is heard? [/INST]{ A dog.</s>}"
         "[INST] Compare <|audio|> and <|audio|>. [/INST]{ Both bark.</s>}",

@@ -104,6 +104,15 @@ FAMILIES = {
         "A dog.</s>",
         "</s>",
     ),
+    "LTU, GAMA": Family(
+        "ltu",
+        "<s>",
+        "</s>",
+        "<s>### Instruction:\nWhat is heard?\n\n### Response:\n",
+        "A dog.</s>",
+        "</s>",
+        has_system=False,
+    ),
     "TinyLlama-chat, Zephyr": Family(
         "zephyr",
         "",

@@ -32,6 +32,7 @@ ENCODERS = {
     "beats": "lalm.encoders.beats",
     "clap": "lalm.encoders.clap",
     "ast": "lalm.encoders.ast",
+    "cav_mae": "lalm.encoders.cav_mae",
     "wav2vec2": "lalm.encoders.speech_transformers",
     "hubert": "lalm.encoders.speech_transformers",
     "wavlm": "lalm.encoders.speech_transformers",

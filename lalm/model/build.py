@@ -139,7 +139,7 @@ def known_sizes(section: EncoderSection) -> dict[str, Any] | None:
     if name == "whisper" and (path := downloaded_config(section.base)) is not None:
         return json.loads(path.read_text(encoding="utf-8"))
     sizes = KNOWN_ENCODERS.get(section.base)
-    if sizes is None or name in ("whisper", "beats"):
+    if sizes is None or name in ("whisper", "beats", "cav_mae"):
         return sizes
     return {"config": sizes, "front_end": KNOWN_FRONT_ENDS.get(section.base, {})}
 

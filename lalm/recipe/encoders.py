@@ -119,6 +119,23 @@ class AstSection(EncoderSection):
     """One state for each column of patches, their mean (LTU); or all patches, time first and then frequency."""
 
 
+class CavMaeSection(EncoderSection):
+    """The audio branch of a fine-tuned CAV-MAE (arXiv 2210.07839), the encoder of LTU and GAMA, from an official file:
+    10.24 s at a time, one state for each column of patches."""
+
+    name: Literal["cav_mae"] = "cav_mae"
+    padding: Literal["full", "real"] = "full"
+    """What the encoder is shown: 10.24 s as in its training, or the clip alone."""
+    keep_filler: bool = False
+    """With `padding: full`: also the states behind the end of a clip, which LTU and GAMA take. 64 for any clip."""
+
+    @model_validator(mode="after")
+    def _has_filler_to_keep(self) -> CavMaeSection:
+        if self.keep_filler and self.padding != "full":
+            raise ValueError(f"keep_filler needs padding: full; with padding: {self.padding} nothing is filled")
+        return self
+
+
 class CodecSection(EncoderSection):
     """What codecs have: the continuous vectors in front of the quantiser are the states."""
 
@@ -175,6 +192,7 @@ EncoderOptions = Annotated[
     | BeatsSection
     | ClapSection
     | AstSection
+    | CavMaeSection
     | Wav2Vec2Section
     | HubertSection
     | WavLMSection

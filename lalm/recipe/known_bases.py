@@ -65,6 +65,14 @@ KNOWN_ENCODERS: dict[str, Sizes] = {
         "num_mel_bins": 128,
         "max_length": 1024,
     },
+    # CAV-MAE-Scale+ fine-tuned on AudioSet-2M, sound alone.
+    "as_46.6.pth": {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "max_length": 1024,
+    },
     "laion/clap-htsat-unfused": {
         "hidden_size": 768,
         "patch_embeds_hidden_size": 96,

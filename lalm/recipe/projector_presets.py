@@ -62,9 +62,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "audio_flamingo": {"num_layers": 3, "num_heads": 8, "intermediate_size": 2048},
     },
     "aggregator": {
-        # GAMA (C): a 12-layer Q-Former of 32 queries beside two layers that read blocks 8 and 4 (from 0) of the AST,
-        # whose eight patches over frequency are averaged in the last layer only. 96 positions for 10.24 s.
-        "gama": {"queries": 32, "num_layers": 12, "cross_attention_every": 2, "pool_steps": 8, "num_taps": 2},
+        # GAMA (C): a 12-layer Q-Former of 32 queries beside two layers that read blocks 8 and 4 (from 0) of the
+        # encoder, all of them divided by 50. 96 positions for 10.24 s.
+        "gama": {"queries": 32, "num_layers": 12, "cross_attention_every": 2, "num_taps": 2, "input_scale": 0.02},
     },
     "tltr": {
         # LTU-AS (C): all 32 layers of Whisper-large, 20 steps averaged. 25 positions for 10 s.

@@ -212,8 +212,13 @@ class AggregatorSection(ProjectorSection):
     preset: Literal["gama"] | None = None
     num_taps: int = Field(default=2, gt=0)
     """Layers that the steps read, the deepest first: one decoder layer for each."""
+    reads_taps: bool = True
+    """`false`: as the released code computes it, which drops what the steps read. The encoder then gives its last layer
+    alone, and the steps pass `num_taps` layers that read themselves only."""
+    input_scale: float = Field(default=1.0, gt=0)
+    """A constant that all layers of the encoder are multiplied by (GAMA divides by 50)."""
     pool_steps: int = Field(default=1, gt=0)
-    """Steps of the last layer that are averaged into one (an AST's patches over frequency)."""
+    """Steps of the last layer that are averaged into one."""
     queries: int = Field(default=32, gt=0)
     num_layers: int = Field(default=12, gt=0)
     """Layers of the Q-Former."""
@@ -227,7 +232,7 @@ class AggregatorSection(ProjectorSection):
 
     @property
     def num_layer_inputs(self) -> int:
-        return 1 + self.num_taps
+        return 1 + self.num_taps if self.reads_taps else 1
 
     def length_rule(self) -> LengthRule:
         rules: tuple[LengthRule, ...] = (Constant(outputs=self.queries), Windows(size=self.pool_steps))

@@ -56,6 +56,11 @@ SMALL = {
         {"random_sizes": {"max_length": 150}, "padding": "real", "frequency": "keep", "layers": "weighted"},
         {"random_sizes": {"max_length": 150}, "layers": (0, 1)},
     ],
+    "cav_mae": [
+        {"random_sizes": {"max_length": 160}},
+        {"random_sizes": {"max_length": 160}, "padding": "real", "layers": "weighted"},
+        {"random_sizes": {"max_length": 160}, "keep_filler": True, "layers": (0, 1), "layers_as": "separate"},
+    ],
     "wav2vec2": [
         {"chunk_seconds": 1.5, "random_sizes": {"feat_extract_norm": "group"}},
         {"chunk_seconds": 1.5, "random_sizes": {"feat_extract_norm": "layer", "do_stable_layer_norm": True}},

@@ -29,6 +29,7 @@ ENCODERS = {
     "nvidia/audio-flamingo-3-hf": ("audio_flamingo3", 637.0),
     "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt": ("beats", 90.7),
     "MIT/ast-finetuned-audioset-16-16-0.442": ("ast", 85.6),
+    "as_46.6.pth": ("cav_mae", 85.6),
     "laion/clap-htsat-unfused": ("clap", 27.5),
     "microsoft/wavlm-large": ("wavlm", 315.5),
     "m-a-p/MERT-v1-330M": ("mert", 315.4),

@@ -43,7 +43,8 @@ SMALL = {
     ],
     "aggregator": [
         {"queries": 3, **TINY_BERT, "pool_steps": 4, "soft_prompt": 2},
-        {"queries": 1, **TINY_BERT, "pool_steps": 1, "num_taps": 1},
+        {"queries": 1, **TINY_BERT, "pool_steps": 1, "num_taps": 1, "input_scale": 0.02},
+        {"queries": 2, **TINY_BERT, "pool_steps": 2, "num_taps": 2, "reads_taps": False},
     ],
     "tltr": [{"layers_read": 4, "pool_steps": 3, "num_heads": 3}, {"layers_read": 2, "pool_steps": 1, "num_heads": 2}],
     "branches": [
