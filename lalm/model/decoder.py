@@ -25,7 +25,8 @@ from transformers.pytorch_utils import Conv1D
 from lalm.errors import MissingPackageError, ModelError
 from lalm.model.attention_mask import MASKED_LAYERS
 from lalm.model.grouped_attention import attend_in_groups, why_not_grouped
-from lalm.model.whole_models import is_whole_model, language_model_of
+from lalm.model.tekken import is_tekken_alone, read_tekken
+from lalm.model.whole_models import is_whole_model, language_model_of, text_config_of
 from lalm.recipe.schema import LanguageModelSection, LoraSection
 from lalm.resources import cache_folder, file_fingerprint, find_base
 
@@ -75,13 +76,22 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if is_whole_model(config):
-            model = language_model_of(config, folder, options)
+            model = merge_adapter(language_model_of(config, folder, options))
         else:
             model = _auto_class(config).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be loaded: {error}") from error
     _choose_grouped(model, section.attention)
     return model.eval().requires_grad_(False)
+
+
+def merge_adapter(model: PreTrainedModel) -> PreTrainedModel:
+    """Puts the adapter that a base brings into its weights, in place; nothing is left of it but its effect."""
+    for name, module in [*model.named_modules()]:
+        if isinstance(module, LoraLayer):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
+    return model
 
 
 def empty_language_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -121,15 +131,17 @@ def load_config(section: LanguageModelSection):
         config = AutoConfig.from_pretrained(language_model_folder(section.base), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be read: {error}") from error
-    return config.text_config if is_whole_model(config) else config
+    return text_config_of(config)
 
 
 def load_tokenizer(section: LanguageModelSection) -> PreTrainedTokenizerBase:
     """The base's own tokenizer; a byte-level one for `base: random`."""
     if section.base == "random":
         return byte_tokenizer()
+    if is_tekken_alone(folder := language_model_folder(section.base)):
+        return read_tekken(folder)
     try:
-        return AutoTokenizer.from_pretrained(language_model_folder(section.base), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} has no usable tokenizer: {error}") from error
 
