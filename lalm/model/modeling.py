@@ -13,12 +13,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lalm.encoders import build_encoder, encoder_name
 from lalm.errors import ModelError
 from lalm.model.attention_mask import masks_of_layers
 from lalm.model.audio_tower import AudioTower
+from lalm.model.cache_name import CACHE
 from lalm.model.configuration import LalmConfig
 from lalm.model.cross_attention import (
     CONTEXT_INPUTS,
@@ -47,19 +48,16 @@ HEADS = "heads"
 
 
 @dataclass
-class LalmOutput(ModelOutput):
-    """`logits` are left out when labels are given: they exist at supervised positions only, inside the loss.
+class LalmOutput(CausalLMOutputWithPast):
+    """transformers' own output of a decoder, and more of the loss.
+
+    `logits` are left out when labels are given: they exist at supervised positions only, inside the loss.
 
     `token_losses [n]`: of each supervised token, row by row. `losses`: of each objective before its weight.
     """
 
-    loss: Tensor | None = None
     token_losses: Tensor | None = None
     losses: dict[str, Tensor] | None = None
-    logits: Tensor | None = None
-    past_key_values: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -425,6 +423,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio_context: Tensor | None = None,
         audio_context_clips: Tensor | None = None,
         audio_range: Tensor | None = None,
+        cache: Any = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -453,6 +452,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             audio_is_unheard: no text holds the clip; it only takes tower and projector through their paces, as every
                 process must in every micro-batch.
             objective_items: what the stage's other objectives read, see `alignment_losses`; after `begin_objectives`.
+            cache, past_key_values: keys and values of earlier positions; `generate` uses the name that its version has.
         """
         num_items = num_items_in_batch if isinstance(num_items_in_batch, Mapping) else {}
         text = {
@@ -501,16 +501,16 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
+                **{CACHE: past_key_values if cache is None else cache},
                 **kwargs,
             )
             return LalmOutput(
                 logits=outputs.logits,
-                past_key_values=outputs.get("past_key_values"),
                 hidden_states=outputs.get("hidden_states"),
                 attentions=outputs.get("attentions"),
+                **{CACHE: outputs.get(CACHE)},
             )
         num_items = num_items_in_batch.get("language_model") if num_items else num_items_in_batch
         loss, token_losses = self._answer_loss(inputs_embeds, num_items=num_items, **text)
