@@ -3,7 +3,8 @@
 The encoder takes its own part out of the same folder, see `lalm.encoders.pooled_whisper`, `voxtral`, `granite_speech`.
 
 Granite Speech brings an adapter of its own for its language model, which its `generate` switches on where there is
-audio and off where there is none. Here it is merged into the weights, and so it is always on.
+audio and off where there is none. Here it is merged into the weights (`lalm.model.decoder.merge_adapter`), and so it is
+always on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AudioFlamingo3ForConditionalGeneration,
@@ -25,6 +27,7 @@ from transformers import (
     VoxtralForConditionalGeneration,
 )
 
+from lalm.encoders.pretrained import WITHOUT_ADAPTER
 from lalm.errors import ModelError
 from lalm.resources import find_base
 
@@ -45,6 +48,9 @@ PROJECTOR_NAMES = {
     "linear_2.bias": "layers.2.bias",
 }
 """Their names behind `multi_modal_projector.` -> ours, of `LinearProjector` and `MlpProjector`."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTED = re.compile(r"base_model\.model\.(language_model\.model|model\.language_model)\.")
+"""What stands before the name of an adapted layer: transformers 4's order and transformers 5's."""
 QFORMER_NAMES = {"query": "queries", "linear.weight": "to_decoder.weight", "linear.bias": "to_decoder.bias"}
 """Their names behind `projector.` -> ours, of `QFormerProjector`, where they differ."""
 
@@ -70,7 +76,7 @@ def text_config_of(config: PreTrainedConfig) -> PreTrainedConfig:
 def language_model_of(config: PreTrainedConfig, folder: str, options: dict[str, Any]) -> PreTrainedModel:
     """The language model inside a whole model, as transformers' own class for it.
 
-    An adapter that the folder brings is on it, not merged yet.
+    An adapter that the folder brings is not on it, see `adapter_of`.
 
     Args:
         options: for `from_pretrained`.
@@ -79,7 +85,12 @@ def language_model_of(config: PreTrainedConfig, folder: str, options: dict[str, 
         ModelError: if the folder's names do not fit the class exactly.
     """
     loaded: Any = WHOLE_MODELS[config.model_type].from_pretrained(
-        folder, output_loading_info=True, use_safetensors=True, ignore_mismatched_sizes=True, **options
+        folder,
+        output_loading_info=True,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        **options,
+        **WITHOUT_ADAPTER,
     )
     whole, report = loaded
     wrong = {key: sorted(map(str, names))[:5] for key, names in report.items() if names}
@@ -93,6 +104,32 @@ def language_model_of(config: PreTrainedConfig, folder: str, options: dict[str, 
     language_model.lm_head = whole.lm_head
     language_model.generation_config = whole.generation_config
     return language_model
+
+
+def adapter_of(config: PreTrainedConfig, folder: str) -> dict[str, Tensor] | None:
+    """The LoRA tensors that a whole model brings for its language model; None where it brings none.
+
+    Their names are those that they have inside the language model: `model.layers.0.self_attn.q_proj.lora_A.weight`.
+
+    Raises:
+        ModelError: if the model has one by its configuration, and not in its folder, or for other layers too.
+    """
+    if not getattr(config, "has_lora_adapter", False):
+        return None
+    missing = [name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS) if not (Path(folder) / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"base: {folder} lacks {' and '.join(missing)}: its config.json says has_lora_adapter, and without it the "
+            "model does not understand its own audio. Copy the model again."
+        )
+    try:
+        tensors = load_file(Path(folder) / ADAPTER_WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}/{ADAPTER_WEIGHTS}: cannot be read ({error}). Copy the model again.") from error
+    others = sorted(name for name in tensors if not ADAPTED.match(name))
+    if others:
+        raise ModelError(f"{folder}/{ADAPTER_WEIGHTS}: adapts more than the language model: {others[:5]}")
+    return {ADAPTED.sub("model.", name): tensor for name, tensor in tensors.items()}
 
 
 @torch.no_grad()

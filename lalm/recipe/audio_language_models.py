@@ -159,7 +159,7 @@ def _of(sizes: Sizes, part: str, key: str) -> Any:
 def _as_published(sizes: Sizes, expected: Sizes, prefix: str = "") -> None:
     for key, value in expected.items():
         if sizes.get(key, value) != value:
-            raise ValueError(f"base: its {prefix}{key} is {sizes[key]!r}; accepted is {value!r}")
+            raise ValueError(f"base: its {prefix}{key} is {sizes[key]!r}, accepted is {value!r}")
 
 
 ALIASES = {("audio_config", "hidden_size"): "d_model", ("audio_config", "intermediate_size"): "encoder_ffn_dim"}
