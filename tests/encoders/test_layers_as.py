@@ -14,11 +14,12 @@ from lalm.model.build import build_model
 from lalm.recipe.load import load_recipe
 
 WITH_LAYERS = ("whisper", "beats", "ast", "wav2vec2", "hubert", "wavlm", "mert", "w2v_bert", "qwen2_audio",
-               "audio_flamingo3")  # fmt: skip
+               "audio_flamingo3", "voxtral", "granite_speech")  # fmt: skip
 SMALL = {
     "whisper": {"max_source_positions": 75},
     "qwen2_audio": {"max_source_positions": 75},
     "audio_flamingo3": {"max_source_positions": 75},
+    "voxtral": {"max_source_positions": 75},
     "ast": {"max_length": 150},
     "beats": {
         "encoder_layers": 2, "encoder_embed_dim": 32, "encoder_ffn_embed_dim": 48, "encoder_attention_heads": 4,

@@ -1,7 +1,8 @@
-"""Granite Speech and Voxtral as bases: what transformers computes with them, to the logit, and what they bring along."""
+"""Granite Speech and Voxtral as bases: what transformers computes with them, to the logit, and what they bring."""
 
 from __future__ import annotations
 
+import base64
 import json
 from types import SimpleNamespace
 
@@ -25,7 +26,7 @@ from whole_folders import (
 
 from lalm.data.records import Turn
 from lalm.errors import ModelError, RecipeError
-from lalm.model.build import build_empty, build_model
+from lalm.model.build import build_empty, build_model, position_rule
 from lalm.model.tekken import read_tekken
 from lalm.processing.select import choose_template
 from lalm.recipe.audio_language_models import DEFAULTS, GRANITE_SYSTEM
@@ -281,9 +282,9 @@ def test_an_adapter_that_is_missing_or_does_not_fit_is_refused(built, tmp_path):
         (
             "granite_speech",
             {"projector_config": {"hidden_act": "relu"}},
-            r"projector_config\.hidden_act is 'relu'; acc",
+            r"projector_config\.hidden_act is 'relu', acc",
         ),
-        ("voxtral", {"projector_hidden_act": "relu"}, r"projector_hidden_act is 'relu'; accepted is 'gelu'"),
+        ("voxtral", {"projector_hidden_act": "relu"}, r"projector_hidden_act is 'relu', accepted is 'gelu'"),
         (
             "voxtral",
             {"audio_config": {"intermediate_size": 100}},
@@ -314,8 +315,6 @@ def test_a_size_that_config_json_leaves_out_is_the_one_of_transformers(kind, par
     ],
 )
 def test_the_shipped_recipes_need_no_network(name, billions, projector, positions):
-    from lalm.model.build import position_rule
-
     recipe = load_recipe(name)
     model = build_empty(recipe)
     parts = {part: sum(value.numel() for _, value in values) for part, values in model.parts().items()}
@@ -328,8 +327,6 @@ def test_the_shipped_recipes_need_no_network(name, billions, projector, position
 def test_tekken_is_read_as_its_own_reader_does(tmp_path):
     tiktoken = pytest.importorskip("tiktoken")
     tekken = save_tekken(tmp_path)
-    import base64
-
     ranks = {base64.b64decode(token["token_bytes"]): token["rank"] for token in tekken["vocab"]}
     reference = tiktoken.Encoding("tekken", pat_str=TEKKEN_PATTERN, mergeable_ranks=ranks, special_tokens={})
     tokenizer = read_tekken(str(tmp_path))
