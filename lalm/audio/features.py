@@ -139,7 +139,8 @@ class GraniteSpeechFrontEnd(_FrontEnd):
     def extract(self, waveform: np.ndarray) -> AudioChunk:
         stacks = self.length_rule().count(len(waveform))
         frames = granite_log_mel(waveform, self.num_mel_bins)[:, : stacks * self.stacked_frames]
-        return AudioChunk(np.ascontiguousarray(frames.T.reshape(stacks, -1).T), stacks)
+        stacked = frames.T.reshape(stacks, self.num_mel_bins * self.stacked_frames).T
+        return AudioChunk(np.ascontiguousarray(stacked), stacks)
 
     def length_rule(self) -> LengthRule:
         frames = Conv(kernel=GRANITE_FFT, stride=WHISPER_HOP_SAMPLES, padding=GRANITE_FFT // 2)

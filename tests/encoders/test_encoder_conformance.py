@@ -161,7 +161,7 @@ def test_batch_equals_one_by_one(name, options):
         alone = encoder(*batch_of(encoder, [wave]))
         steps = int(alone.num_steps[0])
         assert int(together.num_steps[index]) == steps
-        torch.testing.assert_close(together.states[index, :steps], alone.states[0], atol=2e-6, rtol=0)
+        torch.testing.assert_close(together.states[index, :steps], alone.states[0], atol=5e-6, rtol=0)
         assert not together.states[index, steps:].any(), "states behind the real steps are zeros"
 
 
@@ -178,7 +178,7 @@ def test_chunks_of_a_long_clip_are_encoded_one_by_one(name, options):
         else:
             last = encoder(*batch_of(encoder, [wave[2 * size :]]))
     assert len(whole.states) == 3
-    torch.testing.assert_close(whole.states[2, : last.states.shape[1]], last.states[0], atol=2e-6, rtol=0)
+    torch.testing.assert_close(whole.states[2, : last.states.shape[1]], last.states[0], atol=5e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)

@@ -12,8 +12,10 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import AudioFlamingo3Processor, Qwen2AudioProcessor, WhisperFeatureExtractor
+from typer.testing import CliRunner
 from whole_folders import MEL_BINS, save_tiny
 
+from lalm.cli import app
 from lalm.data.records import Turn
 from lalm.errors import ModelError, RecipeError
 from lalm.inference.generate import Request, generate_answers
@@ -138,6 +140,15 @@ def test_the_shipped_recipe_needs_no_network():
     parts = {part: sum(value.numel() for _, value in values) for part, values in model.parts().items()}
     assert 8.2e9 < sum(parts.values()) < 8.6e9
     assert parts["projector"] == 1280 * 4096 + 4096
+
+
+def test_a_recipe_with_such_a_base_is_checked_without_a_network(kind, recipe_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asks a network"))
+    save_tiny(kind, tmp_path / "whole")
+    recipe_of(tmp_path / "whole")
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "whole.yaml")])
+    assert result.exit_code == 0, result.output
+    assert "language_model" in result.output
 
 
 def test_an_editor_accepts_a_base_in_place_of_the_parts():
