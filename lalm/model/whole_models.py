@@ -51,6 +51,8 @@ PROJECTOR_NAMES = {
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTED = re.compile(r"base_model\.model\.(language_model\.model|model\.language_model)\.")
 """What stands before the name of an adapted layer: transformers 4's order and transformers 5's."""
+QUANTISATION = ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized", "quantization_method", "hf_quantizer")
+"""What transformers notes on a quantised model, by which PEFT tells its layers."""
 QFORMER_NAMES = {"query": "queries", "linear.weight": "to_decoder.weight", "linear.bias": "to_decoder.bias"}
 """Their names behind `projector.` -> ours, of `QFormerProjector`, where they differ."""
 
@@ -103,6 +105,9 @@ def language_model_of(config: PreTrainedConfig, folder: str, options: dict[str, 
     language_model.model = whole.model.language_model
     language_model.lm_head = whole.lm_head
     language_model.generation_config = whole.generation_config
+    for name in QUANTISATION:
+        if hasattr(whole, name):
+            setattr(language_model, name, getattr(whole, name))
     return language_model
 
 

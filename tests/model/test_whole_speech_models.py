@@ -253,6 +253,18 @@ def test_the_adapter_of_granite_speech_is_on(old_names, built, granite_extractor
     assert len(model.parts()["lora"]) == 8, "ours alone is left: A and B for two matrices of two layers"
 
 
+@torch.no_grad()
+def test_the_adapter_enters_quantised_weights_too(built, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    ids = torch.arange(40, 60)[None]
+    _, _, model, _ = built("granite_speech", has_adapter=True)
+    quantised, _ = build_model(recipe_of(tmp_path, "language_model.quantisation=int8"), device="cpu")
+    save_tiny("granite_speech", tmp_path / "whole")
+    without, _ = build_model(recipe_of(tmp_path), device="cpu")
+    expected = model(input_ids=ids).logits
+    assert (without(input_ids=ids).logits - expected).std() > 10 * (quantised(input_ids=ids).logits - expected).std()
+
+
 def test_an_adapter_that_is_missing_or_does_not_fit_is_refused(built, tmp_path):
     folder = tmp_path / "whole"
     built("granite_speech", has_adapter=True)
