@@ -43,6 +43,8 @@ ENCODERS = {
     "mimi": "lalm.encoders.codecs",
     "qwen2_audio": "lalm.encoders.pooled_whisper",
     "audio_flamingo3": "lalm.encoders.pooled_whisper",
+    "voxtral": "lalm.encoders.voxtral",
+    "granite_speech": "lalm.encoders.granite_speech",
 }
 """The encoders that a recipe can name, and the file of each."""
 

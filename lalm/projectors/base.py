@@ -39,7 +39,8 @@ class Projector(nn.Module):
             layer.weight.fill_(std)
         else:  # PyTorch's start turns inputs of unit variance into outputs of variance 1/3.
             layer.weight.mul_(std * 3**0.5)
-            layer.bias.zero_()
+            if layer.bias is not None:
+                layer.bias.zero_()
 
     def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
         """`states [B, T, E]`, `num_steps [B]` -> (`positions [B, A, D]`, `num_positions [B]`)."""

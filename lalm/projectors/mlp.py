@@ -28,6 +28,7 @@ class MlpProjector(Projector):
         num_layers: int,
         activation: str,
         normalise: bool,
+        bias: bool = True,
         layers_read: int = 1,
     ):
         super().__init__()
@@ -36,7 +37,8 @@ class MlpProjector(Projector):
         widths = [encoder_width * layers_read * stack_steps, *[hidden_size] * (num_layers - 1), decoder_width]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(widths)):
-            layers += [nn.Linear(before, after), *([ACTIVATIONS[activation]()] if i < len(widths) - 2 else [])]
+            layers.append(nn.Linear(before, after, bias=bias))
+            layers += [ACTIVATIONS[activation]()] if i < len(widths) - 2 else []
         self.layers = nn.Sequential(*layers)
         self.norm_out = nn.LayerNorm(decoder_width) if normalise else nn.Identity()
 

@@ -175,6 +175,23 @@ class AudioFlamingo3Section(EncoderSection):
     name: Literal["audio_flamingo3"] = "audio_flamingo3"
 
 
+class VoxtralSection(EncoderSection):
+    """Voxtral's encoder (arXiv 2507.13264) out of a transformers folder of the whole model, or saved alone."""
+
+    name: Literal["voxtral"] = "voxtral"
+    silence: Literal["kept", "dropped"] = "kept"
+    """Whether the states of the silence that fills a clip to whole chunks of 30 s are handed on, as published (375
+    positions for each 30 s, however short the clip), or left out."""
+
+
+class GraniteSpeechSection(EncoderSection):
+    """Granite Speech's Conformer (arXiv 2505.08699) out of a transformers folder of the whole model, or saved alone."""
+
+    name: Literal["granite_speech"] = "granite_speech"
+    chunk_seconds: float = Field(default=600.0, gt=0)
+    """Longer clips are cut into pieces of this length. The published model hears a clip at once, however long."""
+
+
 class JoinSection(Section):
     """How several encoders of one recipe become one sequence of states."""
 
@@ -202,6 +219,8 @@ EncoderOptions = Annotated[
     | DacSection
     | MimiSection
     | Qwen2AudioSection
-    | AudioFlamingo3Section,
+    | AudioFlamingo3Section
+    | VoxtralSection
+    | GraniteSpeechSection,
     Field(discriminator="name"),
 ]

@@ -30,10 +30,32 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "cross_attention_every": 2,
             "reads_question": True,
         },
+        # Granite Speech (C): windows of 15 steps = 0.3 s, three queries, two layers of BERT-large's width over bare
+        # states; the zeros of the last window are read.
+        "granite_speech": {
+            "window_steps": 15,
+            "queries": 3,
+            "num_layers": 2,
+            "hidden_size": 1024,
+            "num_heads": 16,
+            "intermediate_size": 4096,
+            "cross_attention_every": 1,
+            "input_norm": "none",
+            "filler": "attended",
+        },
     },
     "mlp": {
         # SLAM-LLM (C): five steps side by side, 2048 wide, ReLU, no norm.
         "slam_llm": {"stack_steps": 5, "hidden_size": 2048, "num_layers": 2, "activation": "relu", "normalise": False},
+        # Voxtral Mini (C): four steps side by side, as wide as its language model, no biases. 12.5 positions a second.
+        "voxtral": {
+            "stack_steps": 4,
+            "hidden_size": 3072,
+            "num_layers": 2,
+            "activation": "gelu",
+            "normalise": False,
+            "bias": False,
+        },
     },
     "linear": {
         # LTU (C): pairs of steps averaged, divided by 50, LayerNorm without parameters. 32 positions for 10.24 s.

@@ -14,11 +14,12 @@ from lalm.model.build import build_model
 from lalm.recipe.load import load_recipe
 
 WITH_LAYERS = ("whisper", "beats", "ast", "cav_mae", "wav2vec2", "hubert", "wavlm", "mert", "w2v_bert", "qwen2_audio",
-               "audio_flamingo3")  # fmt: skip
+               "audio_flamingo3", "voxtral", "granite_speech")  # fmt: skip
 SMALL = {
     "whisper": {"max_source_positions": 75},
     "qwen2_audio": {"max_source_positions": 75},
     "audio_flamingo3": {"max_source_positions": 75},
+    "voxtral": {"max_source_positions": 75},
     "ast": {"max_length": 150},
     "cav_mae": {"max_length": 160},
     "beats": {
