@@ -9,7 +9,21 @@ import typer
 
 from data_builders.cli import app as data_app
 from lalm import __version__
-from lalm.commands import bench, cache, chat, check, convert, doctor, evaluate, models, recipes, runs, show, train
+from lalm.commands import (
+    bench,
+    cache,
+    chat,
+    check,
+    convert,
+    doctor,
+    evaluate,
+    models,
+    recipes,
+    runs,
+    show,
+    train,
+    units,
+)
 from lalm.errors import LalmError
 
 USER_ERROR = 2
@@ -35,6 +49,7 @@ app.command()(convert.convert)
 app.add_typer(bench.app, name="bench")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(models.app, name="models")
+app.add_typer(units.app, name="units")
 app.add_typer(data_app, name="data")
 
 

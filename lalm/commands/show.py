@@ -41,6 +41,8 @@ def show(
     lengths = [len(load_audio(clip, processor.sampling_rate)) for clip in chosen.clips]
     record_shown = worded(chosen.record, loaded.data)
     xray = show_sample(processor, record_shown, [processor.num_positions(length) for length in lengths], Console())
+    if processor.step_rule is not None and lengths:
+        typer.echo("Audio positions are the most there can be: repeated units are left out when the clip is heard.")
     if not xray.holds:
         raise typer.Exit(1)
 

@@ -33,9 +33,15 @@ ALIGNMENT = 64
 MAGIC = b"LALMST01"
 _HEADER = struct.Struct("<8s32sIQI")
 """Magic, key (SHA-256), steps, payload bytes, CRC-32 of the payload; followed by the CRC-32 of the header."""
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+    "int32": torch.int32,
+}
 
-CacheDType = Literal["float32", "float16", "bfloat16", "int8"]
+CacheDType = Literal["float32", "float16", "bfloat16", "int8", "int32"]
 
 
 @dataclass
@@ -57,7 +63,8 @@ class StateCache:
         fingerprint: everything that the states depend on (encoder fingerprints, chunking, library versions, device
             class). Another fingerprint is another subfolder: stale states cannot be read.
         width: E.
-        dtype: how states are stored. `int8` keeps one scale for each channel of a clip, and is read as float32.
+        dtype: how states are stored. `int8` keeps one scale for each channel of a clip, and is read as float32; `int32`
+            is for units, which are whole numbers.
     """
 
     def __init__(
@@ -98,6 +105,17 @@ class StateCache:
         self._places.pop(key, None)
         self.misses += 1
         return None
+
+    def num_steps(self, audio_hash: str) -> int | None:
+        """Steps `T` of a clip, from its header alone; None if it is absent."""
+        key = bytes.fromhex(audio_hash)
+        if key not in self._places:
+            self.refresh()
+        places = self._places.get(key)
+        if not places:
+            return None
+        name, start, end = places[-1]
+        return _HEADER.unpack_from(self._map(name, end), start)[2]
 
     def put(self, audio_hash: str, states: torch.Tensor) -> None:
         """Appends the states [T, E] of a clip. They can be read, here and elsewhere, when this returns.

@@ -28,6 +28,7 @@ from lalm.data.examples import (
     SourcedRecord,
     build_examples,
     clip_paths,
+    counted_by_cache,
     load_held_out,
     load_stage_records,
 )
@@ -175,6 +176,8 @@ class MicroBatchDataset(Dataset):
             states = [state for state in found if state is not None]
             if len(states) == len(audio):
                 return {**stack_states(states)}
+        if self.processor.step_rule is not None:
+            self._give_up_lost(audio)
         waveforms = [self._load(path) for path, _ in audio]
         if self.augment is None:
             return dict(self.processor.audio_inputs(waveforms))
@@ -185,6 +188,14 @@ class MicroBatchDataset(Dataset):
         ]
         inputs = dict(self.processor.audio_inputs(waveforms))
         return mask_features(inputs, self.augment, generator(self.seed, step, "|".join(name for _, name in audio)))
+
+    def _give_up_lost(self, audio: list[tuple[str, str]]) -> None:
+        """The text has places for exactly the units that were cached: what is gone is not computed again here."""
+        for path, audio_hash in audio:
+            if self.cache is None or self.cache.get(audio_hash) is None:
+                reason = f"{path}: its units were in the state cache, and cannot be read there any more."
+                self.clips.quarantine_clip(path, reason)
+                raise AudioError(reason)
 
     def _load(self, path: str) -> np.ndarray:
         try:
@@ -284,7 +295,7 @@ def build_stage_data(
     paths = clip_paths(records)
     clips.scan(paths)
     clips.check_bad_share(paths)
-    examples, unusable = _examples(records, recipe, stage, processor, clips)
+    examples, unusable = _examples(records, recipe, stage, processor, clips, cache)
     dropped.extend(unusable)
     if not examples and len(dropped):
         raise DataError(f"stage '{stage.name}': none of its records can be used:\n{dropped.summary()}")
@@ -347,7 +358,7 @@ def _held_out(
     clips.scan(clip_paths(found))
     # Continued targets are of training records alone: held-out ones are measured on their transcripts.
     records = Changed(found, lambda item: replace(item, record=worded(item.record, recipe.data)))
-    examples, _ = _examples(records, recipe, stage, processor, clips)
+    examples, _ = _examples(records, recipe, stage, processor, clips, dataset.cache)
     if not examples:
         raise DataError(
             f"stage '{stage.name}': evaluate_every_steps is given, but its sources and tasks have no usable record of "
@@ -387,7 +398,12 @@ def _in_form(
 
 
 def _examples(
-    records: Sequence[SourcedRecord], recipe: Recipe, stage: StageSection, processor: LalmProcessor, clips: ClipStore
+    records: Sequence[SourcedRecord],
+    recipe: Recipe,
+    stage: StageSection,
+    processor: LalmProcessor,
+    clips: ClipStore,
+    cache: StateCache | None,
 ) -> tuple[ExampleStore, Dropped]:
     options: dict[str, Any] = {}
     if "language_model" not in stage.objective_weights():
@@ -398,6 +414,7 @@ def _examples(
         clips,
         max_text_tokens=recipe.data.max_text_tokens,
         train_on_inputs=stage.train_on_inputs,
+        count_positions=counted_by_cache(processor, cache),
         **options,
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lalm.data.clips import ClipStore, resolve_clip
+from lalm.data.clips import ClipInfo, ClipStore, resolve_clip
 from lalm.data.example_store import ExampleStore, store_examples
 from lalm.data.packing import IGNORED
 from lalm.data.record_file import RecordFile, open_record_file
@@ -24,6 +24,7 @@ from lalm.errors import DataError
 from lalm.recipe.schema import Recipe, SourceSection, StageSection
 
 if TYPE_CHECKING:
+    from lalm.data.cache import StateCache
     from lalm.processing.processor import LalmProcessor
 
 _NAMED_IN_ERROR = 5
@@ -213,6 +214,25 @@ def _load(recipe: Recipe, name: str, dropped: Dropped, section: SourceSection | 
     return load_source(data.folder, name, section, seed=recipe.seed, max_bad_share=data.max_bad_share, dropped=dropped)
 
 
+def counted_by_cache(processor: LalmProcessor, cache: StateCache | None) -> Callable[[ClipInfo], int] | None:
+    """What counts the positions of clips whose steps follow from what is heard: the cache, which holds their steps.
+
+    None where the processor's rule does: for any other encoder, and without a cache (a dry run), for which it gives the
+    most that there can be.
+    """
+    rule = processor.step_rule
+    if rule is None or cache is None:
+        return None
+
+    def count(info: ClipInfo) -> int:
+        steps = cache.num_steps(info.audio_hash)
+        if steps is None:
+            raise DataError("its clip was not encoded, so the units that it consists of are not known")
+        return rule.count(steps)
+
+    return count
+
+
 def clip_paths(records: Iterable[SourcedRecord | Example]) -> list[str]:
     """Each clip once, in order."""
     return list(dict.fromkeys(clip for item in records for clip in item.clips))
@@ -226,10 +246,11 @@ def build_examples(
     max_text_tokens: int | None = None,
     train_on_inputs: bool = False,
     refuse: Callable[[Example], str | None] = lambda example: None,
+    count_positions: Callable[[ClipInfo], int] | None = None,
 ) -> tuple[ExampleStore, Dropped]:
     """Token ids and labels of every usable record; the others are dropped with their reason.
 
-    `refuse` says why the stage has no use for an example; None if it has.
+    `refuse` says why the stage has no use for an example; None if it has. `count_positions`: see `encode_record`.
     """
     dropped = Dropped()
 
@@ -237,7 +258,12 @@ def build_examples(
         for item in records:
             try:
                 example = encode_record(
-                    item, processor, clips, max_text_tokens=max_text_tokens, train_on_inputs=train_on_inputs
+                    item,
+                    processor,
+                    clips,
+                    max_text_tokens=max_text_tokens,
+                    train_on_inputs=train_on_inputs,
+                    count_positions=count_positions,
                 )
                 if reason := refuse(example):
                     raise DataError(reason)
@@ -257,8 +283,11 @@ def encode_record(
     *,
     max_text_tokens: int | None = None,
     train_on_inputs: bool = False,
+    count_positions: Callable[[ClipInfo], int] | None = None,
 ) -> Example:
     """Token ids and labels of one record.
+
+    `count_positions` gives the audio positions of a clip; by default the processor's rule from samples does.
 
     Raises:
         DataError: if it cannot be used: a clip is broken, nothing is answered, or no room is left for an answer.
@@ -268,9 +297,10 @@ def encode_record(
         raise DataError(clips.quarantine[next(clip for clip in item.clips if clip in clips.quarantine)])
     if item.record.answer is None:
         raise DataError("does not end with an assistant turn, so there is nothing to learn")
+    count = count_positions or (lambda info: processor.num_positions(info.num_samples))
     encoded = processor.encode_turns(
         item.record.turns,
-        [processor.num_positions(info.num_samples) for info in infos],
+        [count(info) for info in infos],
         max_text_tokens=max_text_tokens,
         train_on_inputs=train_on_inputs,
     )

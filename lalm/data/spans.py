@@ -68,6 +68,8 @@ def clip_seconds(clips: ClipStore, processor: LalmProcessor) -> Callable[[str], 
 
     def seconds(path: str) -> float | None:
         info = clips.info(path)
+        if processor.step_rule is not None:
+            return None
         if info is None or processor.num_positions(info.num_samples) <= processor.num_positions(info.num_samples // 4):
             return None
         return info.num_samples / processor.sampling_rate

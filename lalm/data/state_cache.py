@@ -43,5 +43,5 @@ def open_state_cache(recipe: Recipe, model: Any, processor: LalmProcessor) -> St
         cache_folder() / "states",
         fingerprint=fingerprint,
         width=model.audio_tower.width,
-        dtype=recipe.data.cache_dtype,
+        dtype="int32" if model.audio_tower.num_units else recipe.data.cache_dtype,
     )

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 
 from lalm.encoders.base import AudioEncoder
-from lalm.recipe.encoders import EncoderSection
+from lalm.encoders.units import load_centres
+from lalm.recipe.encoders import EncoderSection, units_of
 
 
 class EncoderModule(Protocol):
@@ -60,9 +61,12 @@ def load_encoder(section: EncoderSection, dtype: torch.dtype = torch.float32) ->
     The weights of a learned sum of layers stay float32: they are trained with the projector, whatever the encoder is.
 
     Raises:
-        ModelError: if the base cannot be found, or its weights do not fit exactly.
+        ModelError: if the base cannot be found, or its weights (or the centres of its units) do not fit exactly.
     """
     encoder = _module(section).build(section, None) if section.base == "random" else _module(section).load(section)
+    units = units_of(section)
+    if encoder.quantiser is not None and units is not None and (units.centres or section.base != "random"):
+        encoder.quantiser.centres.copy_(load_centres(units, encoder.layer_width))
     encoder.to(dtype).mix.float()
     return encoder.eval().requires_grad_(False)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lalm.audio.features import FrontEnd
 from lalm.audio.lengths import Chain, Chunks, LengthRule
+from lalm.encoders.units import UnitQuantiser
 from lalm.errors import ModelError
 from lalm.recipe.encoders import EncoderSection
 
@@ -40,6 +41,7 @@ class AudioEncoder(nn.Module):
         frame_rule: frames of one piece -> steps.
         model: the network, whose parameters are the encoder's but for the weights of `mix`.
         mix: which layers become the states.
+        quantiser: turns states into units, `[N, T, 1]` of whole numbers; None where states stay states.
         common_passes: passes through the network that this process needs -> passes that all processes make. Set where
             they hold the weights together and meet in every pass, so that one with fewer lengths keeps up with the
             others; None where a process runs on its own.
@@ -50,7 +52,12 @@ class AudioEncoder(nn.Module):
     frame_rule: LengthRule
     model: nn.Module
     mix: LayerMix
+    quantiser: UnitQuantiser | None
     common_passes: Callable[[int], int] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quantiser = None
 
     def forward(self, features: Tensor, num_frames: Tensor) -> EncoderOutput:
         """`features [N, M, F]`, `num_frames [N]` real frames of each -> states and real steps.
@@ -62,14 +69,17 @@ class AudioEncoder(nn.Module):
         steps = [self.frame_rule.count(frames) for frames in real]
         shown = [self.shown_frames(frames) if count else 0 for frames, count in zip(real, steps, strict=True)]
         dtype = next(self.model.parameters()).dtype
-        states = features.new_zeros(len(real), max(steps, default=0), self.width, dtype=dtype)
+        out = dtype if self.quantiser is None else self.quantiser.unit_dtype
+        states = features.new_zeros(len(real), max(steps, default=0), self.width, dtype=out)
         for length, indices, is_needed in self.passes(shown):
             if length > features.shape[2]:
                 raise ValueError(f"features hold {features.shape[2]} frames, the clip and its padding need {length}")
             encoded = self.encode(features[indices, :, :length].to(dtype), [real[index] for index in indices])
             if not is_needed:
-                states = states + encoded.sum() * 0.0
+                states = states if self.quantiser is not None else states + encoded.sum() * 0.0
                 continue
+            if self.quantiser is not None:
+                encoded = self.quantiser(encoded)
             for index, clip in zip(indices, encoded, strict=True):
                 states[index, : steps[index]] = clip[: steps[index]]
         return EncoderOutput(states, torch.tensor(steps, device=features.device))
@@ -109,8 +119,18 @@ class AudioEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """`E`."""
-        return self.layer_width * self.num_layer_outputs
+        """`E`; 1 for units."""
+        return self.layer_width * self.num_layer_outputs if self.quantiser is None else 1
+
+    @property
+    def num_units(self) -> int:
+        """How many units there are; 0 where states stay states."""
+        return 0 if self.quantiser is None else self.quantiser.num_units
+
+    @property
+    def drops_repeats(self) -> bool:
+        """Whether of equal neighbours in a clip only the first stays, when its pieces have been put together."""
+        return self.quantiser is not None and self.quantiser.drops_repeats
 
     @property
     def piece_rule(self) -> LengthRule:

@@ -19,8 +19,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from lalm.encoders.base import AudioEncoder
+from lalm.encoders.units import units_fingerprint
 from lalm.errors import ModelError
-from lalm.recipe.encoders import EncoderSection
+from lalm.recipe.encoders import EncoderSection, units_of
 from lalm.resources import file_fingerprint, find_base
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -107,8 +108,11 @@ def fingerprint_wrapped(section: EncoderSection) -> str:
     """Weights and options."""
     weights = "random" if section.base == "random" else file_fingerprint(local_folder(section.base, section))
     preprocessor = b"" if section.base == "random" else _bytes(local_folder(section.base, section) / PREPROCESSOR)
-    options = section.model_dump_json(exclude={"base"}).encode()
-    return hashlib.sha256(b":".join((weights.encode(), options, preprocessor))).hexdigest()
+    options = section.model_dump_json(exclude={"base", "units"}).encode()
+    parts = [weights.encode(), options, preprocessor]
+    if (units := units_of(section)) is not None:
+        parts.append(units_fingerprint(units).encode())
+    return hashlib.sha256(b":".join(parts)).hexdigest()
 
 
 def local_folder(base: str, section: EncoderSection) -> Path:

@@ -5,7 +5,8 @@ from the first block; the last one's output is behind the final norm of models t
 
 The base models' group norm runs over time, so padding would change every state: pieces of different length are run
 apart (see `AudioEncoder`), as their own extractor's advice, to pad with zeros and without mask, cannot do. SpecAugment
-and layer drop are off in training too: a clip has one sequence of states.
+and layer drop are off in training too: a clip has one sequence of states. With `units` the states become the numbers of
+k-means centres (see `lalm.encoders.units`).
 
 MERT's checkpoints bring code of their own, which is not run. Read are those that are HuBERT's network; refused are
 `feature_extractor_cqt` (a constant-Q transform added to the input) and `deepnorm`. `attention_relax`, a rescaling in
@@ -31,6 +32,7 @@ from lalm.audio.features import WaveformFrontEnd
 from lalm.audio.lengths import Chain, Conv
 from lalm.encoders.base import AudioEncoder, layer_mix
 from lalm.encoders.pretrained import Facts, Family, PretrainedEncoder, build_wrapped, fingerprint_wrapped, load_wrapped
+from lalm.encoders.units import empty_quantiser
 from lalm.errors import ModelError
 from lalm.recipe.encoders import SpeechSection
 
@@ -65,6 +67,7 @@ class SpeechEncoder(PretrainedEncoder):
         convolutions = zip(config.conv_kernel, config.conv_stride, strict=True)
         self.frame_rule = Chain(rules=tuple(Conv(kernel=kernel, stride=stride) for kernel, stride in convolutions))
         self.mix = layer_mix(section, config.num_hidden_layers, section.name)  # type: ignore[attr-defined]
+        self.quantiser = empty_quantiser(section, self.layer_width)
 
     def encode(self, features: Tensor, num_frames: list[int]) -> Tensor:
         wants_last = self.mix.layers == "last"

@@ -144,7 +144,7 @@ def _pooled(
             part = paths[start : start + REQUESTS_HELD]
             for path, states in zip(part, bank.clip_states(part), strict=True):
                 if states is not None:
-                    pooled[path] = measure.pool_states(states.float().cpu().numpy())
+                    pooled[path] = measure.pool_states(states.float().cpu().numpy(), bank.model.audio_tower.num_units)
             advance(len(part))
     return pooled
 

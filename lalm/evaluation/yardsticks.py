@@ -137,9 +137,12 @@ def clip_labels(records: Sequence[Record]) -> Mapping[str, str]:
     return {path: next(iter(forms)) for path, forms in labels.items() if len(forms) == 1}
 
 
-def pool_states(states: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation over time. `[T, E]` -> `[2E]`."""
+def pool_states(states: np.ndarray, num_units: int = 0) -> np.ndarray:
+    """Mean and standard deviation over time, `[T, E]` -> `[2E]`; of units `[T, 1]` the share of each, `[num_units]`."""
     states = np.asarray(states, dtype=np.float32)
+    if num_units:
+        counts = np.bincount(states[:, 0].astype(np.int64), minlength=num_units)
+        return (counts / max(len(states), 1)).astype(np.float32)
     return np.concatenate([states.mean(axis=0), states.std(axis=0)])
 
 

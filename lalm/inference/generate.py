@@ -15,6 +15,7 @@ from lalm.inference.prompting import (
     positions_of_clips,
     prompt_ids,
     questions_of,
+    with_known_positions,
 )
 from lalm.recipe.schema import GenerationSection
 
@@ -51,6 +52,7 @@ def generate_answers(
     if batch_size < 1:
         raise ValueError(f"batch_size must be positive, got {batch_size}")
     arguments = decoding_arguments(options, processor.stop_token_ids)
+    requests = with_known_positions(model, processor, requests)
     prompts = [
         prompt_ids(processor, request.turns, positions_of_clips(model, processor, request)) for request in requests
     ]

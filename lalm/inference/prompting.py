@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,6 +66,21 @@ def positions_of_clips(model: LalmForConditionalGeneration, processor: LalmProce
         if count < 1:
             raise AudioError(f"clip {number}: {length} {unit} are too short to be heard. Give a longer clip.")
     return counts
+
+
+def with_known_positions(
+    model: LalmForConditionalGeneration, processor: LalmProcessor, requests: Sequence[Request]
+) -> list[Request]:
+    """The same requests, clips as encoder states where only these tell how many positions a clip takes."""
+    if processor.step_rule is None:
+        return list(requests)
+    with torch.no_grad():
+        return [
+            replace(request, states=tuple(encode_clips(model, processor, request.waveforms)))
+            if request.states is None
+            else request
+            for request in requests
+        ]
 
 
 def prompt_ids(processor: LalmProcessor, turns: Sequence[Turn], num_positions: list[int]) -> list[int]:

@@ -21,6 +21,7 @@ from lalm.inference.prompting import (
     positions_of_clips,
     prompt_ids,
     questions_of,
+    with_known_positions,
 )
 from lalm.model.cache_name import CACHE
 
@@ -66,6 +67,7 @@ def score_options(
     """
     if not options or not all(option.strip() for option in options):
         raise DataError(f"options to score must be one or more non-empty texts, got {list(options)}")
+    [request] = with_known_positions(model, processor, [request])
     num_positions = positions_of_clips(model, processor, request)
     prompt = prompt_ids(processor, request.turns, num_positions)
     answers = [_answer_ids(processor, request.turns, num_positions, len(prompt), option) for option in options]

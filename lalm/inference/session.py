@@ -179,14 +179,16 @@ class ChatSession:
         """Text, new ids, and when the first token came; None where they come all at once."""
         model, processor = self.model, self.processor
         request = Request(tuple(turns), waveforms=tuple(clip.waveform for clip in self.clips))
+        if processor.step_rule is not None:
+            self._hear_new_clips()
+            request = Request(tuple(turns), states=tuple(self._states))
         num_positions = positions_of_clips(model, processor, request)
         prompt = prompt_ids(processor, request.turns, num_positions)
         check_room(model, len(prompt), options.max_new_tokens)
         token_times: list[float] = []
         is_streamed = options.num_beams == 1  # transformers streams no beams, and their cache holds every beam.
         with answering(model, options.lora_scale):
-            new_clips = self.clips[len(self._states) :]
-            self._states += encode_clips(model, processor, [clip.waveform for clip in new_clips])
+            self._hear_new_clips()
             questions = questions_of(processor, request.turns, num_positions)
             if questions[: len(self._questions)] != self._questions:
                 self._cache.clear()  # the same ids, but other vectors at the positions of a clip
@@ -209,6 +211,10 @@ class ChatSession:
         elif on_text is not None:
             on_text(text)
         return text, new_ids, token_times[0] if token_times else None
+
+    def _hear_new_clips(self) -> None:
+        new_clips = self.clips[len(self._states) :]
+        self._states += encode_clips(self.model, self.processor, [clip.waveform for clip in new_clips])
 
     def _check_question(self, question: str) -> str:
         question = question.strip()

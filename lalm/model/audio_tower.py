@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lalm.audio.lengths import Chain, LengthRule, Parallel, Resample
 from lalm.encoders.base import AudioEncoder
+from lalm.encoders.units import first_of_runs
 from lalm.errors import ModelError
 from lalm.recipe.encoders import JoinSection
 
@@ -73,8 +74,18 @@ class AudioTower(nn.Module):
         return max(encoder.front_end.sample_rate_hz for encoder in self.encoders)
 
     @property
+    def num_units(self) -> int:
+        """How many units the encoder has in place of states; 0 for states."""
+        return cast(AudioEncoder, self.encoders[0]).num_units if len(self.encoders) == 1 else 0
+
+    @property
+    def drops_repeats(self) -> bool:
+        """Whether the steps of a clip follow from what is heard: repeated units are left out."""
+        return any(cast(AudioEncoder, encoder).drops_repeats for encoder in self.encoders)
+
+    @property
     def length_rule(self) -> LengthRule:
-        """Samples at `sample_rate_hz` -> joined steps."""
+        """Samples at `sample_rate_hz` -> joined steps; with `drops_repeats` the most that there can be."""
         rules = [
             _after_resampling(encoder.length_rule, self.sample_rate_hz, encoder.front_end.sample_rate_hz)
             for encoder in self.encoders
@@ -134,13 +145,18 @@ class AudioTower(nn.Module):
         clips, seconds, first = [], [], 0
         for count in counts.tolist():
             chunks = range(first, first + count)
-            clips.append(torch.cat([output.states[i, : steps[i]] for i in chunks]))
-            seconds.append(torch.cat([_step_seconds(encoder, i - first, steps[i]) for i in chunks]))
+            clip = torch.cat([output.states[i, : steps[i]] for i in chunks])
+            times = torch.cat([_step_seconds(encoder, i - first, steps[i]) for i in chunks])
+            if encoder.drops_repeats:  # over the whole clip, so that where it was cut makes no difference
+                kept = first_of_runs(clip)
+                clip, times = clip[kept], times[kept.to(times.device)]
+            clips.append(clip)
+            seconds.append(times)
             first += count
         num_steps = torch.tensor([len(clip) for clip in clips], device=features.device)
         pad = nn.utils.rnn.pad_sequence
-        times = pad(seconds, batch_first=True, padding_value=torch.inf).to(features.device)
-        return Stream(pad(clips, batch_first=True), num_steps, times)
+        padded_times = pad(seconds, batch_first=True, padding_value=torch.inf).to(features.device)
+        return Stream(pad(clips, batch_first=True), num_steps, padded_times)
 
     def _find_reference(self, names: list[str]) -> int | None:
         """The encoder whose steps the joined states have; None where each counts for itself."""

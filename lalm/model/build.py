@@ -106,12 +106,18 @@ def build_processor(recipe: Recipe, tower: AudioTower) -> LalmProcessor:
         position_rule=position_rule(recipe, tower),
         system=recipe.language_model.system,
         reads_question=recipe.projector.needs_question,
+        step_rule=step_rule(recipe) if tower.drops_repeats else None,
     )
 
 
 def position_rule(recipe: Recipe, tower: AudioTower) -> LengthRule:
-    """Samples of a clip -> its positions in the text: the projector's, or one where cross-attention reads them."""
-    rules: tuple[LengthRule, ...] = (tower.length_rule, recipe.projector.length_rule())
+    """Samples of a clip -> its positions in the text; the most where repeated units are left out."""
+    return Chain(rules=(tower.length_rule, *step_rule(recipe).rules))
+
+
+def step_rule(recipe: Recipe) -> Chain:
+    """Encoder steps of a clip -> its positions: the projector's, or one where cross-attention reads them."""
+    rules: tuple[LengthRule, ...] = (recipe.projector.length_rule(),)
     if recipe.language_model.cross_attention is not None:
         rules += (Constant(outputs=1),)
     return Chain(rules=rules)

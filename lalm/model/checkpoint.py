@@ -185,18 +185,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 @torch.no_grad()
 def compute_seals(model: LalmForConditionalGeneration, processor: LalmProcessor) -> dict[str, Any]:
     """The five largest logits after a fixed question about a fixed clip."""
-    wave = seal_waveform(processor.sampling_rate)
-    encoded = processor.encode_turns(
-        (Turn(role="user", content=SEAL_QUESTION),), [processor.num_positions(len(wave))], add_generation_prompt=True
-    )
     device = model.device
-    inputs = {
+    features = {
         name: [item.to(device) for item in value] if isinstance(value, list) else value.to(device)
-        for name, value in (processor.audio_inputs([wave]) | processor.question_inputs(encoded.questions)).items()
+        for name, value in processor.audio_inputs([seal_waveform(processor.sampling_rate)]).items()
     }
     was_training = model.training
     model.eval()
-    logits = model(input_ids=torch.tensor([[*encoded.input_ids]], device=device), use_cache=False, **inputs).logits
+    states, num_steps = model.encode_audio(**features)
+    counts = [model.config.position_rule().count(int(num_steps[0]))]
+    question = (Turn(role="user", content=SEAL_QUESTION),)
+    encoded = processor.encode_turns(question, counts, add_generation_prompt=True)
+    asked = {name: value.to(device) for name, value in processor.question_inputs(encoded.questions).items()}
+    ids = torch.tensor([[*encoded.input_ids]], device=device)
+    heard = {"audio_states": states, "audio_state_lengths": num_steps, **asked}
+    logits = model(input_ids=ids, use_cache=False, **heard).logits
     model.train(was_training)
     top = logits[0, -1].float().topk(5)
     dtype = str(next(model.language_model.parameters()).dtype).removeprefix("torch.")

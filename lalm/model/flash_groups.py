@@ -24,8 +24,8 @@ _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 Piece = Callable[[int, slice, slice, bool], tuple[Tensor, Tensor, Tensor]]
-"""(row, query places, key places, whether causal) -> gradients `[K, H / K, L, d]` of queries, `[K, L, d]` of keys and of
-values."""
+"""(row, query places, key places, whether causal) -> gradients of queries `[K, H / K, L, d]`, of keys and of values
+`[K, L, d]`."""
 
 
 def flash_groups(query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, scaling: float) -> Tensor:

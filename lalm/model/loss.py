@@ -20,7 +20,7 @@ IGNORED = -100
 CHUNK_LOGITS = 2**25
 """Logits held at once, in numbers: 128 MiB in float32."""
 FROZEN_CHUNK_LOGITS = 2**23
-"""The same behind a frozen head, where a chunk is done with at once: what caches hold is faster than what fills memory."""
+"""The same behind a frozen head, which is done with a chunk at once: fewer stay in the processor's caches."""
 
 
 def supervised_positions(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ Audio vectors take their positions among the text embeddings; their count must e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -221,8 +221,8 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         question_ids: Tensor | None = None,
         question_lengths: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        projector_dtype = next(self.multi_modal_projector.parameters()).dtype
-        states = states.to(projector_dtype)
+        if not self.audio_tower.num_units:  # half precision cannot tell all units apart
+            states = states.to(next(self.multi_modal_projector.parameters()).dtype)
         if (num_layers := self.multi_modal_projector.num_layer_inputs) > 1:  # they come side by side on width
             states = states.unflatten(-1, (num_layers, -1)).transpose(1, 2)
         question: tuple[Tensor | None, ...] = ()
@@ -589,6 +589,7 @@ def _build_projector(config: LalmConfig, tower: AudioTower, audio_width: int) ->
         audio_width,
         stream_widths=tower.stream_widths,
         num_layers_given=num_layers,
+        num_units=tower.num_units,
     )
 
 

@@ -1,4 +1,4 @@
-"""LoRA beside a frozen matrix of 16 bits, computed in those 16 bits: what PEFT computes under autocast, in fewer passes.
+"""LoRA beside a frozen matrix of 16 bits, computed in those 16 bits: PEFT's layer under autocast, in fewer passes.
 
 PEFT widens the whole input to the adapter's float32, and the sum with it: six passes over the activations for two small
 products. Here the adapter's weights, which are few, are narrowed instead, and its second product is added in place of

@@ -1,4 +1,4 @@
-"""Whether a parameter is here: ZeRO-3 and FSDP deal parameters out, and bring them together only while a module runs."""
+"""Whether a parameter is here: ZeRO-3 and FSDP deal parameters out, and join them only while their module runs."""
 
 from __future__ import annotations
 

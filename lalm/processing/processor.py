@@ -46,6 +46,7 @@ class LalmProcessor(ProcessorMixin):
         position_rule: LengthRule | Mapping[str, Any] | None = None,
         system: str = "",
         reads_question: bool = False,
+        step_rule: LengthRule | Mapping[str, Any] | None = None,
     ):
         """What a saved processor consists of; `create` fills it in.
 
@@ -62,6 +63,8 @@ class LalmProcessor(ProcessorMixin):
         self.position_rule: LengthRule = _RULE.validate_python(position_rule)
         self.system = system
         self.reads_question = reads_question
+        self.step_rule: LengthRule | None = None if step_rule is None else _RULE.validate_python(step_rule)
+        self._model: Any = None
         self.audio_token = AUDIO_TOKEN
         self.audio_token_id: int = _prepare_tokenizer(tokenizer)
         tokenizer.chat_template = chat_template
@@ -77,6 +80,7 @@ class LalmProcessor(ProcessorMixin):
         position_rule: LengthRule,
         system: str = "",
         reads_question: bool = False,
+        step_rule: LengthRule | None = None,
     ) -> LalmProcessor:
         """A processor for a base model's tokenizer, which is copied and not changed.
 
@@ -85,6 +89,8 @@ class LalmProcessor(ProcessorMixin):
             position_rule: samples at the highest rate of the front ends -> audio positions `A`.
             system: the system turn of a conversation that brings none.
             reads_question: whether the model also takes the question of each clip (`question_inputs`).
+            step_rule: encoder steps -> audio positions, where a clip's steps follow from what is heard (repeated units
+                are left out); `position_rule` then gives the most there can be.
 
         Raises:
             ModelError: if the template does not exist or does not fit the tokenizer.
@@ -98,7 +104,43 @@ class LalmProcessor(ProcessorMixin):
             position_rule=position_rule,
             system=system,
             reads_question=reads_question,
+            step_rule=step_rule,
         )
+
+    def listen_with(self, model: Any) -> None:
+        """Lets `model` (a `LalmForConditionalGeneration`) count the positions of clips, which are then handed on as its
+        encoder's steps. Needed with a `step_rule`; not saved."""
+        self._model = model
+
+    def _listen(self, waves: Sequence[np.ndarray]) -> tuple[list[int], dict[str, Any]]:
+        """Audio positions `A` of clips, and the clips as the model takes them.
+
+        Raises:
+            ModelError: if they follow from what is heard, and no model listens.
+        """
+        if not waves:
+            return [], {}
+        audio = self.audio_inputs(waves)
+        if self.step_rule is None:
+            single = len(self.front_ends) == 1
+            audio = {name: value[0] if single and isinstance(value, list) else value for name, value in audio.items()}
+            return [self.num_positions(len(wave)) for wave in waves], audio
+        if self._model is None:
+            raise ModelError(
+                "how many positions a clip takes follows from the units that are heard in it: call "
+                "processor.listen_with(model) first"
+            )
+        import torch
+
+        device = self._model.device
+        on_device = {
+            name: [item.to(device) for item in value] if isinstance(value, list) else value.to(device)
+            for name, value in audio.items()
+        }
+        with torch.no_grad():
+            states, num_steps = (item.cpu() for item in self._model.encode_audio(**on_device))
+        counts = [self.step_rule.count(steps) for steps in num_steps.tolist()]
+        return counts, {"audio_states": states, "audio_state_lengths": num_steps}
 
     def _assembler(self, template: ChatTemplate) -> PromptAssembler:
         return PromptAssembler(self.tokenizer, template, audio_token_id=self.audio_token_id, system=self.system)
@@ -109,7 +151,7 @@ class LalmProcessor(ProcessorMixin):
         return max(front_end.sample_rate_hz for front_end in self.front_ends)
 
     def num_positions(self, num_samples: int) -> int:
-        """Audio positions `A` of a clip of `num_samples` at `sampling_rate`."""
+        """Audio positions `A` of a clip of `num_samples` at `sampling_rate`; with a `step_rule`, the most."""
         return self.position_rule.count(num_samples)
 
     @property
@@ -202,11 +244,13 @@ class LalmProcessor(ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text or ())
         clips = sort_clips(audio, texts)
         waves = [[read_clip(clip, sampling_rate, self.sampling_rate) for clip in row] for row in clips]
+        counts, audio_inputs = self._listen([wave for of_row in waves for wave in of_row])
+        waiting = iter(counts)
         rows = [
-            self.prompts.encode_markup(prompt, [self.num_positions(len(wave)) for wave in of_row])
+            self.prompts.encode_markup(prompt, [next(waiting) for _ in of_row])
             for prompt, of_row in zip(texts, waves, strict=True)
         ]
-        return self._batch(rows, [wave for of_row in waves for wave in of_row], padding_side)
+        return self._batch(rows, counts, audio_inputs, padding_side)
 
     def apply_chat_template(  # type: ignore[override]  # tools, videos and slow tokenizers have no place here
         self,
@@ -247,17 +291,24 @@ class LalmProcessor(ProcessorMixin):
                 prompts.text(messages, add_generation_prompt=add_generation_prompt) for messages, _ in conversations
             ]
             return texts if is_batch else texts[0]
-        rows, waves = [], []
-        for messages, clips in conversations:
-            of_row = [read_clip(clip, sampling_rate, self.sampling_rate) for clip in clips]
-            counts = [self.num_positions(len(wave)) for wave in of_row]
-            rows.append(prompts.encode(messages, counts, add_generation_prompt=add_generation_prompt))
-            waves += of_row
-        inputs = self._batch(rows, waves, padding_side, with_mask=return_assistant_tokens_mask)
+        waves = [[read_clip(clip, sampling_rate, self.sampling_rate) for clip in clips] for _, clips in conversations]
+        counts, audio = self._listen([wave for of_row in waves for wave in of_row])
+        waiting = iter(counts)
+        rows = [
+            prompts.encode(messages, [next(waiting) for _ in clips], add_generation_prompt=add_generation_prompt)
+            for messages, clips in conversations
+        ]
+        inputs = self._batch(rows, counts, audio, padding_side, with_mask=return_assistant_tokens_mask)
         return inputs if return_dict else inputs["input_ids"]
 
     def _batch(
-        self, rows: Sequence[Encoded], waves: Sequence[np.ndarray], padding_side: str, *, with_mask: bool = False
+        self,
+        rows: Sequence[Encoded],
+        counts: Sequence[int],
+        audio: Mapping[str, Any],
+        padding_side: str,
+        *,
+        with_mask: bool = False,
     ) -> BatchFeature:
         import torch
 
@@ -274,11 +325,9 @@ class LalmProcessor(ProcessorMixin):
         data: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask} if rows else {}
         if with_mask:
             data["assistant_masks"] = assistant_masks
-        if waves:
-            audio = self.audio_inputs(waves)
-            single = len(self.front_ends) == 1
-            data |= {name: value[0] if single and isinstance(value, list) else value for name, value in audio.items()}
-            data |= self._questions_of(rows, len(waves))
+        if counts:
+            data |= audio
+            data |= self._questions_of(rows, len(counts))
         return BatchFeature(data)
 
     def _questions_of(self, rows: Sequence[Encoded], num_clips: int) -> dict[str, Any]:
@@ -299,6 +348,7 @@ class LalmProcessor(ProcessorMixin):
             "position_rule": self.position_rule.model_dump(mode="json"),
             "system": self.system,
             "reads_question": self.reads_question,
+            "step_rule": self.step_rule and self.step_rule.model_dump(mode="json"),
         }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lalm.projectors.base import Projector
-from lalm.recipe.projectors import BranchesSection, ProjectorSection, QFormerSection
+from lalm.recipe.projectors import BranchesSection, ProjectorSection, QFormerSection, UnitsProjectorSection
 
 PROJECTORS = {
     "qformer": "lalm.projectors.qformer:QFormerProjector",
@@ -19,6 +19,7 @@ PROJECTORS = {
     "transformer": "lalm.projectors.transformer:TransformerProjector",
     "aggregator": "lalm.projectors.aggregator:AggregatorProjector",
     "tltr": "lalm.projectors.tltr:TltrProjector",
+    "units": "lalm.projectors.units:UnitsProjector",
     "branches": "lalm.projectors.branches:BranchesProjector",
 }
 
@@ -30,6 +31,7 @@ def build_projector(
     *,
     stream_widths: Sequence[int] | None = None,
     num_layers_given: int = 1,
+    num_units: int = 0,
 ) -> Projector:
     """A projector with random weights. Its constructor takes the section's fields as keywords.
 
@@ -37,15 +39,20 @@ def build_projector(
         encoder_width: `E`, of all encoders together; with several layers, of one layer.
         stream_widths: width of each encoder; one encoder by default.
         num_layers_given: layers of the encoder that arrive as states of their own.
+        num_units: how many units the encoder has in place of states; 0 for states.
 
     Raises:
-        ValueError: if the projector reads another number of layers or streams than there are, or its sizes do not fit.
+        ValueError: if the projector reads another number of layers or streams than there are, units in place of states
+            or the other way round, or its sizes do not fit.
     """
     if section.num_layer_inputs != num_layers_given:
         raise ValueError(
             f"the projector reads {section.num_layer_inputs} layers of the encoder, each as a state of its own, but "
             f"{num_layers_given} arrive"
         )
+    if (section.name == "units") != (num_units > 0):  # type: ignore[attr-defined]
+        given = f"{num_units} units" if num_units else "states"
+        raise ValueError(f"the projector '{section.name}' cannot read the encoder's {given}")  # type: ignore[attr-defined]
     options = section.model_dump(exclude={"preset", "base"})
     module, _, name = PROJECTORS[options.pop("name")].partition(":")
     projector = getattr(import_module(module), name)
@@ -57,6 +64,8 @@ def build_projector(
             reads=section.reads,
             join=section.join,
         )
+    if isinstance(section, UnitsProjectorSection):
+        return projector(num_units=num_units, decoder_width=decoder_width, **options)
     if isinstance(section, QFormerSection):
         options["stream_widths"] = stream_widths or [encoder_width]
     return projector(encoder_width=encoder_width, decoder_width=decoder_width, **options)

@@ -84,7 +84,7 @@ def pack_windows(states: Tensor, num_steps: Tensor, size: int) -> Tensor:
 
 
 def unpack(vectors: Tensor, counts: Tensor, length: int) -> Tensor:
-    """Vectors of all clips one behind another, `[N, D]`, `counts [B]` of each -> `[B, length, D]`, filled with zeros."""
+    """Vectors of all clips one behind another `[N, D]`, `counts [B]` of each -> `[B, length, D]`, zero behind."""
     rows = vectors.new_zeros(len(counts), length, vectors.shape[-1])
     rows[step_mask(counts, length)] = vectors
     return rows

@@ -32,6 +32,17 @@ class EncoderSection(Section):
         return self
 
 
+class UnitsSection(Section):
+    """States become units: the number of the nearest of `count` k-means centres (SpeechGPT, arXiv 2305.11000)."""
+
+    centres: str | None = None
+    """A `.safetensors` or `.npz` file with one array `[count, width]`, as `lalm units fit` writes it; null: random, for
+    `base: random` alone."""
+    count: int = Field(default=1000, ge=2)
+    drop_repeats: bool = True
+    """Of equal neighbours only the first stays, so that a clip's length follows from what is heard."""
+
+
 class WhisperSection(EncoderSection):
     """Whisper's encoder (arXiv 2212.04356) from a transformers folder, an official `.pt` or a CTranslate2 folder."""
 
@@ -62,6 +73,16 @@ class SpeechSection(EncoderSection):
     normalised: bool | Literal["auto"] = "auto"
     """Zero mean and unit variance for each piece; `auto`: as the base's preprocessor_config.json says (yes for
     `random`)."""
+    units: UnitsSection | None = None
+    """Units in place of states, for `projector: {name: units}`."""
+
+    @model_validator(mode="after")
+    def _has_one_frozen_state_for_units(self) -> SpeechSection:
+        if self.units is not None and (self.layers == "weighted" or self.layers_as == "separate"):
+            raise ValueError(
+                "units: centres belong to one frozen state: set layers to 'last', or to a list as their mean"
+            )
+        return self
 
 
 class Wav2Vec2Section(SpeechSection):
@@ -224,3 +245,8 @@ EncoderOptions = Annotated[
     | GraniteSpeechSection,
     Field(discriminator="name"),
 ]
+
+
+def units_of(section: EncoderSection) -> UnitsSection | None:
+    """How an encoder's states become units; None where they stay states."""
+    return section.units if isinstance(section, SpeechSection) else None

@@ -274,6 +274,17 @@ class TltrSection(ProjectorSection):
         return Windows(size=self.pool_steps)
 
 
+class UnitsProjectorSection(ProjectorSection):
+    """An embedding for each unit of the encoder: new entries of the vocabulary (SpeechGPT, arXiv 2305.11000)."""
+
+    name: Literal["units"] = "units"
+    markers: bool = True
+    """An entry before and one after the units of a clip (SpeechGPT's <sosp> and <eosp>)."""
+
+    def length_rule(self) -> LengthRule:
+        return Parallel(rules=(Chain(), Constant(outputs=2)), join="sum") if self.markers else Chain()
+
+
 BranchOptions = Annotated[
     QFormerSection
     | MlpSection
@@ -331,6 +342,7 @@ ProjectorOptions = Annotated[
     | TransformerSection
     | AggregatorSection
     | TltrSection
+    | UnitsProjectorSection
     | BranchesSection,
     Field(discriminator="name"),
 ]

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from lalm.recipe.audio_language_models import take_base
 from lalm.recipe.base import Section
-from lalm.recipe.encoders import EncoderOptions, JoinSection
+from lalm.recipe.encoders import EncoderOptions, JoinSection, units_of
 from lalm.recipe.projectors import ProjectorOptions
 from lalm.recipe.system import SystemSection
 
@@ -417,6 +417,7 @@ class Recipe(Section):
             if size.stage is not None and size.stage not in names:
                 problems.append(f"system.sizes[{i}].stage: '{size.stage}' is no stage ({', '.join(names)})")
         problems += self._question_problems()
+        problems += self._unit_problems()
         zero = (self.deepspeed or {}).get("zero_optimization") or {}
         if zero.get("stage") == 3 and self.language_model.quantisation != "none":
             problems.append(
@@ -450,6 +451,41 @@ class Recipe(Section):
             for i, stage in enumerate(self.stages)
             if set(stage.objective_weights()) != {"language_model"}
         ]
+        return problems
+
+    def _unit_problems(self) -> list[str]:
+        """Where units and their embeddings do not meet, or a clip's positions would not be known in time."""
+        units = [units_of(encoder) for encoder in self.encoders]
+        reads_units = self.projector.name == "units"
+        if not any(units):
+            return ["projector.name: 'units' needs an encoder with `units`"] if reads_units else []
+        problems = []
+        if len(units) > 1:
+            problems.append("encoders: units are read alone, without other encoders beside them")
+        if not reads_units:
+            problems.append(f"projector.name: '{self.projector.name}' reads states, encoders[0].units needs 'units'")
+        problems += [
+            f"stages[{i}].learning_rates.encoder: nothing in front of encoders[0].units can be trained"
+            for i, stage in enumerate(self.stages)
+            if stage.learning_rates.encoder is not None
+        ]
+        problems += [
+            f"stages[{i}].head_input: 'encoder' reads states, encoders[0].units gives units"
+            for i, stage in enumerate(self.stages)
+            if stage.head_input == "encoder"
+        ]
+        if units[0] is not None and units[0].drop_repeats:
+            if not self.data.cache_states:
+                problems.append(
+                    "data.cache_states: with encoders[0].units.drop_repeats a clip's positions are known once it was "
+                    "encoded. Accepted: true, or drop_repeats: false"
+                )
+            problems += [
+                f"data.sources.{name}.streamed: with encoders[0].units.drop_repeats clips are encoded before training. "
+                "Accepted: false, or drop_repeats: false"
+                for name, source in self.data.sources.items()
+                if source.streamed
+            ]
         return problems
 
     def lineage(self, index: int) -> list[int]:

@@ -55,6 +55,7 @@ PROJECTOR_LIMITS = {
 """A projector's fields are at most this."""
 MAX_LAYERS = PROJECTOR_LIMITS["layers_read"]
 """Of a longer list of an encoder's layers, the first."""
+MAX_UNITS = 16
 CROSS_ATTENTION_LIMITS = {"every": 2, "num_heads": 2, "head_size": 8, "feed_forward_factor": 2, "audio_width": 32}
 TOKEN_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 """Of the byte-level tokenizer that `base: random` has."""
@@ -107,7 +108,10 @@ def _encoder(section: dict[str, Any]) -> dict[str, Any]:
         layers = [ranks[layer] for layer in layers][:MAX_LAYERS]
     if name not in ONE_DEPTH:
         sizes[LAYER_KEYS.get(name, "num_hidden_layers")] = len(set(layers)) if isinstance(layers, list) else 2
-    return {**section, "base": "random", "dtype": "float32", "layers": layers, "random_sizes": sizes}
+    small = {**section, "base": "random", "dtype": "float32", "layers": layers, "random_sizes": sizes}
+    if (units := section.get("units")) is not None:
+        small["units"] = {**units, "centres": None, "count": min(units["count"], MAX_UNITS)}
+    return small
 
 
 def _projector(section: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,11 @@ def fill_state_cache(
     """
     cache = open_state_cache(recipe, model, processor)
     if cache is None:
+        if processor.step_rule is not None:
+            raise DataError(
+                "how many positions a clip takes follows from its units (encoders.units.drop_repeats), which have to "
+                "be kept, and this recipe's cannot be: its encoder was trained in the run that `init` names."
+            )
         return None
     problem: Exception | None = None
     if state.is_main_process:

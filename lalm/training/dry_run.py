@@ -33,6 +33,8 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
     for name in NUMBERS:
         table.add_column(name, justify="right")
     samples, notes, rows, shapes = [], [], [], {}
+    if processor.step_rule is not None:
+        notes.append("positions are the most there can be: repeated units are left out when clips are heard")
     for index in stages:
         stage = recipe.stages[index]
         data = build_stage_data(recipe, index, processor, clips, world_size=world_size)

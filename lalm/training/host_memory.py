@@ -23,4 +23,5 @@ def keep_host_memory() -> bool:
     if not hasattr(library, "gnu_get_libc_version"):
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, NEVER_BYTES), (M_TOP_PAD, GROW_BYTES))
-    return all([library.mallopt(parameter, value) == 1 for parameter, value in settings])
+    results = [library.mallopt(parameter, value) for parameter, value in settings]
+    return all(result == 1 for result in results)

@@ -31,6 +31,7 @@ class FakeProcessor:
     """One token a character; a clip occupies one position for each started 0.1 s."""
 
     reads_question = False
+    step_rule = None
 
     sampling_rate = RATE
     audio_token_id = AUDIO_ID

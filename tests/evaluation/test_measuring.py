@@ -1,5 +1,7 @@
 """The three conditions, the figures and the skips, with a stand-in for the model that knows what it was given."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from lalm.recipe.schema import GenerationSection
 
 SOUNDS = {"dog.wav": 0.1, "cat.wav": 0.2, "cow.wav": 0.3}
 NAMES = {0.1: "dog", 0.2: "cat", 0.3: "cow", 0.0: "dog"}
+MODEL = SimpleNamespace(audio_tower=SimpleNamespace(num_units=0))
 
 
 class FakeClips:
@@ -66,7 +69,7 @@ def three(**extra):
 
 def evaluate(records, **extra):
     options = {"progress": False, **extra}
-    return evaluate_model(None, FakeProcessor(), records, FakeClips(), GenerationSection(), **options)
+    return evaluate_model(MODEL, FakeProcessor(), records, FakeClips(), GenerationSection(), **options)
 
 
 def test_figures_of_a_model_that_hears(world):

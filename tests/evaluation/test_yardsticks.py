@@ -84,6 +84,10 @@ def test_pool_states():
     assert pool_states(states).tolist() == [2.0, 2.0, 1.0, 0.0]
 
 
+def test_units_are_pooled_to_the_share_of_each():
+    assert pool_states(np.array([[2.0], [0.0], [2.0], [3.0]]), num_units=5).tolist() == [0.25, 0.0, 0.5, 0.25, 0.0]
+
+
 def test_clip_labels_drop_clips_with_two_answers_and_abstentions():
     clips = [
         record(0, "A dog.", audio=("x",)),

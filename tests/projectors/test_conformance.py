@@ -7,10 +7,12 @@ import torch
 from pydantic import TypeAdapter
 
 from lalm.projectors import PROJECTORS, build_projector
+from lalm.projectors.units import UnitsProjector
 from lalm.recipe.projectors import ProjectorOptions
 
 ENCODER_WIDTH, DECODER_WIDTH = 24, 16
 STREAM_WIDTHS = [14, 10]
+NUM_UNITS = 16
 TINY_BERT = {"num_layers": 2, "hidden_size": 16, "num_heads": 2, "intermediate_size": 32, "dropout": 0.0}
 SMALL = {
     "qformer": [
@@ -49,6 +51,7 @@ SMALL = {
         {"queries": 2, **TINY_BERT, "pool_steps": 2, "num_taps": 2, "reads_taps": False},
     ],
     "tltr": [{"layers_read": 4, "pool_steps": 3, "num_heads": 3}, {"layers_read": 2, "pool_steps": 1, "num_heads": 2}],
+    "units": [{}, {"markers": False}],
     "branches": [
         {"branches": [{"name": "qformer", "window_steps": 5, **TINY_BERT}, {"name": "linear", "pool_steps": 3}]},
         {
@@ -73,7 +76,12 @@ def make(name, options):
     section = TypeAdapter(ProjectorOptions).validate_python({"name": name, **options})
     layers = section.num_layer_inputs
     projector = build_projector(
-        section, ENCODER_WIDTH, DECODER_WIDTH, stream_widths=STREAM_WIDTHS, num_layers_given=layers
+        section,
+        ENCODER_WIDTH,
+        DECODER_WIDTH,
+        stream_widths=STREAM_WIDTHS,
+        num_layers_given=layers,
+        num_units=NUM_UNITS if name == "units" else 0,
     )
     assert projector.num_layer_inputs == layers
     assert projector.reads_question == section.needs_question
@@ -81,7 +89,9 @@ def make(name, options):
 
 
 def states_for(projector, batch, steps):
-    """Random states `[B, T, E]`, or `[B, layers, T, E]` for a projector that reads several layers."""
+    """Random states `[B, T, E]`, or `[B, layers, T, E]` for a projector that reads several layers; or units."""
+    if isinstance(projector, UnitsProjector):
+        return torch.randint(0, NUM_UNITS, (batch, steps, 1)).float()
     layers = projector.num_layer_inputs
     return torch.randn(batch, *([layers] if layers > 1 else []), steps, ENCODER_WIDTH)
 
@@ -141,8 +151,11 @@ def test_dtype_is_kept_and_gradients_flow(name, options, dtype):
     positions, _ = projector(states, torch.tensor([9, 4]), *questions)
     assert positions.dtype == dtype
     positions.float().square().sum().backward()
-    assert states.grad[0].abs().sum() > 0
-    assert not states.grad[1, ..., 4:, :].any()
+    if isinstance(projector, UnitsProjector):
+        assert states.grad is None, "a number of an entry has no gradient"
+    else:
+        assert states.grad[0].abs().sum() > 0
+        assert not states.grad[1, ..., 4:, :].any()
     assert all(parameter.grad is not None for parameter in projector.parameters())
 
 
@@ -167,6 +180,24 @@ def test_the_start_matches_the_scale_of_the_embeddings(name, options):
     projector.match_scale(0.1)
     positions, count = projector(states_for(projector, 1, 40), torch.tensor([40]), *questions_for(projector, [5]))
     assert 0.02 < positions[0, : count.item()].std().item() < 0.3
+
+
+def test_units_and_states_are_not_mistaken_for_one_another():
+    units = TypeAdapter(ProjectorOptions).validate_python({"name": "units"})
+    linear = TypeAdapter(ProjectorOptions).validate_python({"name": "linear"})
+    with pytest.raises(ValueError, match="projector 'units' cannot read the encoder's states"):
+        build_projector(units, ENCODER_WIDTH, DECODER_WIDTH)
+    with pytest.raises(ValueError, match="projector 'linear' cannot read the encoder's 7 units"):
+        build_projector(linear, 1, DECODER_WIDTH, num_units=7)
+
+
+def test_units_stand_between_their_markers():
+    projector, _ = make("units", {})
+    positions, counts = projector(torch.tensor([[[3], [5], [9]], [[7], [0], [0]]]), torch.tensor([3, 1]))
+    table = projector.embedding.weight
+    assert counts.tolist() == [5, 3]
+    assert torch.equal(positions[0], table[[NUM_UNITS, 3, 5, 9, NUM_UNITS + 1]])
+    assert torch.equal(positions[1, :3], table[[NUM_UNITS, 7, NUM_UNITS + 1]])
 
 
 def test_an_impossible_head_count_is_refused():
