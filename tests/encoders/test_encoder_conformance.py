@@ -192,7 +192,10 @@ def test_dtype_is_kept(name, options):
     encoder = make(name, options)
     features, num_frames = batch_of(encoder, [clip(encoder, 8000)])
     exact = encoder(features, num_frames).states
-    half = encoder.to(torch.bfloat16)(features, num_frames).states
+    # oneDNN 3 with AMX, torch 2.13: in bfloat16 a convolution in groups of 5 to 15 channels each comes out as noise.
+    # Published encoders have 48 and more; these small ones have 8.
+    with torch.backends.mkldnn.flags(enabled=False):
+        half = encoder.to(torch.bfloat16)(features, num_frames).states
     assert (exact.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     torch.testing.assert_close(half.float(), exact, atol=0.2, rtol=0.1)
 
