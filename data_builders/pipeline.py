@@ -211,8 +211,8 @@ def ask_block(block: Block, *, contexts: Mapping[Split, Context], recipe: DataRe
         rounds=recipe.rounds,
         languages=recipe.questions.languages,
     )
-    for record in asked.records:
-        yield {"record": record.to_json()}
+    for row in asked.rows:
+        yield {"record": row}
     yield {"refused": asked.refused}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from data_builders.scenes import LONGEST_EVENT_SECONDS, Event, Scene, ScenePlan,
 from data_builders.selection import StoredScene
 from data_builders.shards import write_shards
 from data_builders.writing import Written
-from lalm.data.records import Record
+from lalm.data.records import Record, parse_record
 from lalm.errors import DataError
 
 ROWS_PER_BLOCK = 10_000
@@ -119,7 +120,7 @@ class InventedRows:
 
 def block_rows(number: int) -> list[Record]:
     """The ROWS_PER_BLOCK rows of one block."""
-    return _asked(*ready_scenes(number), number)
+    return [parse_record(row, f"block {number}") for row in _asked(*ready_scenes(number), number)]
 
 
 def ready_scenes(number: int) -> tuple[list[StoredScene], dict[str, Written]]:
@@ -131,13 +132,13 @@ def ready_scenes(number: int) -> tuple[list[StoredScene], dict[str, Written]]:
     return items, {item.id: invented_truth(item) for item in items}
 
 
-def _asked(items: list[StoredScene], written: dict[str, Written], number: int) -> list[Record]:
+def _asked(items: list[StoredScene], written: dict[str, Written], number: int) -> tuple[dict[str, Any], ...]:
     quotas = {task: round(share * ROWS_PER_BLOCK) for task, share in TASK_SHARES.items()}
     asked = ask_all("train", items, written, _context(), quotas, number, rounds=ROUNDS)
-    if len(asked.records) != ROWS_PER_BLOCK:
-        counts = {task: sum(record.task == task for record in asked.records) for task in quotas}
-        raise AssertionError(f"block {number} has {len(asked.records)} rows: {counts}")
-    return list(asked.records)
+    if len(asked.rows) != ROWS_PER_BLOCK:
+        counts = {task: sum(row["task"] == task for row in asked.rows) for task in quotas}
+        raise AssertionError(f"block {number} has {len(asked.rows)} rows: {counts}")
+    return asked.rows
 
 
 def invented_plan(number: int, place: int, shares: EffectShares | None = None) -> ScenePlan:

@@ -6,7 +6,7 @@ rarest by more than a set share of the expected count.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 from data_builders.questions.base import Guard, Question
 
@@ -17,18 +17,22 @@ class AnswerBalance:
     """Counts the guarded answers of accepted questions and refuses a question whose answer would lead."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self.counts: dict[str, dict[str, int]] = defaultdict(dict)
 
     def accepts(self, question: Question) -> bool:
         """Whether the question keeps every one of its guards level; an accepted question is counted."""
-        if not all(self._level(guard) for guard in question.guards):
-            return False
         for guard in question.guards:
-            self.counts[guard.key][guard.answer] += 1
+            if not self._level(guard):
+                return False
+        for guard in question.guards:
+            counts = self.counts[guard.key]
+            counts[guard.answer] = counts.get(guard.answer, 0) + 1
         return True
 
     def _level(self, guard: Guard) -> bool:
         counts = self.counts[guard.key]
-        expected = sum(counts.values()) / len(guard.space)
-        lead = counts[guard.answer] - min(counts[answer] for answer in guard.space)
-        return lead < max(guard.lead, LEAD_SHARE * expected)
+        count = counts.get(guard.answer, 0)
+        if count < guard.lead:  # No lead is longer than the count.
+            return True
+        lead = count - min([counts.get(answer, 0) for answer in guard.space])
+        return lead < guard.lead or lead < LEAD_SHARE * (sum(counts.values()) / len(guard.space))

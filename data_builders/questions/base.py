@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from data_builders.clips import Clip
 from data_builders.scenes import Scene
@@ -38,8 +39,7 @@ class Context:
     """prompt key -> language -> text"""
 
 
-@dataclass(frozen=True)
-class Guard:
+class Guard(NamedTuple):
     """One thing that must not become guessable: the answers counted under `key` are kept level over `space`."""
 
     key: str
@@ -72,10 +72,16 @@ def name_guards(key: str, answer: str, wrong: Sequence[str], rng: random.Random)
 
     Of k options k - 1 are wrong: a wrong name counts for one of k - 1 answers, drawn, and all k are kept level.
     """
-    places = tuple(f"wrong {place}" for place in range(1, len(wrong) + 1))
-    space = ("right", *places)
-    guards = [Guard(f"{key} {len(space)} {answer}", "right", space, lead=3)]
-    return (*guards, *(Guard(f"{key} {len(space)} {name}", rng.choice(places), space, lead=3) for name in wrong))
+    space = right_and_wrong(len(wrong))
+    places, key = space[1:], f"{key} {len(space)}"
+    guards = [Guard(f"{key} {name}", rng.choice(places), space, 3) for name in wrong]
+    return (Guard(f"{key} {answer}", "right", space, 3), *guards)
+
+
+@cache
+def right_and_wrong(num_wrong: int) -> tuple[str, ...]:
+    """The places that a name can take among options of which so many are wrong."""
+    return ("right", *(f"wrong {place}" for place in range(1, num_wrong + 1)))
 
 
 @dataclass(frozen=True)
