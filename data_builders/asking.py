@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -119,6 +121,32 @@ def ask_all(
 
     `languages` are those of the questions; answers are English. A task without a wording in one is asked in English.
     """
+    with _nothing_collected():
+        return _asked(split, stored, written, context, quotas, seed, rounds, languages)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Without the collector of cycles: rows make none, are all kept, and would be looked through again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _asked(
+    split: Split,
+    stored: Sequence[StoredClip | StoredScene],
+    written: Mapping[str, Written],
+    context: Context,
+    quotas: Mapping[str, int],
+    seed: int,
+    rounds: Mapping[str, int],
+    languages: Sequence[str],
+) -> Asked:
     here = sorted(
         (Ready(item, written[item.id]) for item in stored if item.split == split and item.id in written),
         key=lambda ready: ready.id,
@@ -160,7 +188,7 @@ def ask_all(
 def _well_posed(
     task: str, ready: Ready, other: Ready | None, context: Context, balance: AnswerBalance, draws: Draws
 ) -> Question | IllPosed:
-    """A question whose answer does not lead, or why there is none: a reason that a family gives without a draw stays."""
+    """A question whose answer does not lead, or why there is none; a family that did not draw gives the reason again."""
     subject = ready.subject
     if other is not None:
         subject = Subject(subject.id, subject.clip, subject.scene, subject.original, other.subject)

@@ -6,6 +6,7 @@ one takes about as long as a question. What is drawn most is drawn without the c
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -74,5 +75,7 @@ class Draws(random.Random):
         return found
 
     def _set(self) -> None:
-        self.untouched = False
-        self.seed(seed_of(*self._names))
+        self.untouched, self.gauss_next = False, None
+        seed = seed_of(*self._names)
+        # What `random.Random(seed)` comes to for bytes, without its questions.
+        super(random.Random, self).seed(int.from_bytes(seed + hashlib.sha512(seed).digest(), "big"))
