@@ -188,7 +188,7 @@ def _asked(
 def _well_posed(
     task: str, ready: Ready, other: Ready | None, context: Context, balance: AnswerBalance, draws: Draws
 ) -> Question | IllPosed:
-    """A question whose answer does not lead, or why there is none; a family that did not draw gives the reason again."""
+    """A question whose answer does not lead, or why there is none. A family that did not draw is asked once."""
     subject = ready.subject
     if other is not None:
         subject = Subject(subject.id, subject.clip, subject.scene, subject.original, other.subject)
