@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -60,7 +60,7 @@ class Ready:
     def subject(self) -> Subject:
         if isinstance(self.item, StoredScene):
             return Subject(self.id, scene=self.written.scene)
-        return Subject(self.id, clip=self.item.clip, original=self.item.variant is None)
+        return Subject(self.id, clip=self.item.clip, original=self.item.variant is None, features=self.written.features)
 
     @cached_property
     def clips(self) -> tuple[Clip, ...]:
@@ -191,7 +191,7 @@ def _well_posed(
     """A question whose answer does not lead, or why there is none. A family that did not draw is asked once."""
     subject = ready.subject
     if other is not None:
-        subject = Subject(subject.id, subject.clip, subject.scene, subject.original, other.subject)
+        subject = replace(subject, second=other.subject)
     result: Question | IllPosed = IllPosed("no family")
     for _ in range(TRIES):
         result = ask(task, subject, context, draws)

@@ -96,6 +96,7 @@ def truth_row(item: Stored, written: Written) -> dict[str, Any]:
         "file": written.file,
         "seconds": written.seconds,
         "sha256": written.sha256,
+        **({"features": written.features} if written.features else {}),
         "telephone": item.telephone,
         "recordings": [{name: getattr(clip, name) for name in CLIP_FIELDS if getattr(clip, name)} for clip in clips],
         **({"variant": item.variant} if isinstance(item, StoredClip) and item.variant else {}),
@@ -130,9 +131,7 @@ def _item_of(row: Mapping[str, Any]) -> tuple[Stored, Written]:
     clips = tuple(Clip(**{"path": None, "seconds": 0.0, **clip}) for clip in row["recordings"])
     if row["split"] not in SPLITS:
         raise ValueError(f"split {row['split']!r}")
-    written = written_of(
-        {name: row[name] for name in ("id", "file", "seconds", "sha256")} | {"scene": row.get("scene")}
-    )
+    written = written_of(dict(row))
     assert isinstance(written, Written)
     if written.scene:
         return StoredScene(row["id"], row["split"], ScenePlan(clips, (), ()), row["telephone"]), written

@@ -6,7 +6,7 @@ rarest by more than a set share of the expected count.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from data_builders.questions.base import Guard, Question
 
@@ -17,7 +17,7 @@ class AnswerBalance:
     """Counts the guarded answers of accepted questions and refuses a question whose answer would lead."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, dict[str, int]] = defaultdict(dict)
+        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
 
     def accepts(self, question: Question) -> bool:
         """Whether the question keeps every one of its guards level; an accepted question is counted."""
@@ -25,8 +25,7 @@ class AnswerBalance:
             if not self._level(guard):
                 return False
         for guard in question.guards:
-            counts = self.counts[guard.key]
-            counts[guard.answer] = counts.get(guard.answer, 0) + 1
+            self.counts[guard.key][guard.answer] += 1
         return True
 
     def _level(self, guard: Guard) -> bool:

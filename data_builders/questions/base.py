@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 from data_builders.clips import Clip
 from data_builders.scenes import Scene
+from data_builders.sources.asterisk import normalised
 from lalm.data.records import AnswerType
 
 CANNOT_TELL = "I cannot tell from this clip."
@@ -26,6 +27,8 @@ class Subject:
     """False for a variant of another stored clip: it is asked less."""
     second: Subject | None = None
     """The other clip, of a question about two."""
+    features: dict[str, float] = field(default_factory=dict)
+    """What was measured of the file, of a sound or an instrument."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,22 @@ class Context:
     scene_labels: tuple[str, ...]
     translations: dict[str, dict[str, str]] = field(default_factory=dict)
     """prompt key -> language -> text"""
+
+    @cached_property
+    def _words(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for texts in self.translations.values():
+            for language, text in texts.items():
+                found.setdefault(language, set()).update(normalised(text).split())
+        return {language: tuple(sorted(filter(_whole_word, words))) for language, words in found.items()}
+
+    def words(self, language: str) -> tuple[str, ...]:
+        """The words of four letters or more that are said in a language, by name."""
+        return self._words.get(language, ())
+
+
+def _whole_word(word: str) -> bool:
+    return len(word) >= 4 and word.isalpha()
 
 
 class Guard(NamedTuple):
