@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def compose_clips(
     write = partial(write_chunk, folder=out / "clips", seed=recipe.seed)
     run_stage(out / PARTS, chunks, write, runner or Processes(), progress=progress)
     written, skipped = read_written(out / PARTS, len(chunks))
-    contexts = {split: vars(context_of(clips, splits, split)) for split in SPLITS}
+    contexts = {split: asdict(context_of(clips, splits, split)) for split in SPLITS}
     with atomic_text(out / CLOSED_SETS) as text:
         text.write(json.dumps(contexts, ensure_ascii=False, indent=1) + "\n")
     with atomic_text(out / TRUTH) as text:
@@ -142,9 +143,13 @@ def _item_of(row: Mapping[str, Any]) -> tuple[Stored, Written]:
 def _read_closed_sets(path: Path) -> dict[Split, Context]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-        lists = ("sound_labels", "instrument_labels", "scene_labels")
         return {
-            split: Context(*(tuple(value[split][name]) for name in lists), value[split]["translations"])
+            split: Context(
+                sound_labels=tuple(value[split]["sound_labels"]),
+                instrument_labels=tuple(value[split]["instrument_labels"]),
+                scene_labels=tuple(value[split]["scene_labels"]),
+                translations=value[split]["translations"],
+            )
             for split in SPLITS
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
