@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from data_builders.clips import Clip, Split, seeded
+from data_builders.draws import Draws
 from data_builders.questions import FAMILIES, PAIRED, IllPosed, Question, Subject, ask
 from data_builders.questions.balance import AnswerBalance
 from data_builders.questions.base import Context
 from data_builders.selection import StoredClip, StoredScene
 from data_builders.wordings import ENGLISH, fill, load_wordings
 from data_builders.writing import Written
-from lalm.data.records import Record, Turn
 
 TRIES = 4
+LEADS = IllPosed("the answer leads")
 ROUNDS = {
     "scene_presence": 3,
     "scene_order": 3,
@@ -33,9 +36,12 @@ ROUNDS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """The records of one split, and what was not asked: counts by (task, reason)."""
+    """The records of one split as JSON objects, and what was not asked: counts by (task, reason).
 
-    records: tuple[Record, ...]
+    Rows are validated by whoever reads them (`parse_record`): once, and not here.
+    """
+
+    rows: tuple[dict[str, Any], ...]
     refused: dict[str, dict[str, int]]
 
 
@@ -46,7 +52,7 @@ class Ready:
     item: StoredClip | StoredScene
     written: Written
 
-    @property
+    @cached_property
     def id(self) -> str:
         return self.item.id
 
@@ -54,7 +60,7 @@ class Ready:
     def subject(self) -> Subject:
         if isinstance(self.item, StoredScene):
             return Subject(self.id, scene=self.written.scene)
-        return Subject(self.id, clip=self.item.clip, original=self.item.variant is None)
+        return Subject(self.id, clip=self.item.clip, original=self.item.variant is None, features=self.written.features)
 
     @cached_property
     def clips(self) -> tuple[Clip, ...]:
@@ -63,11 +69,12 @@ class Ready:
         return (self.item.clip,)
 
     @cached_property
-    def provenance(self) -> dict[str, object]:
-        return {
-            "groups": sorted({clip.group for clip in self.clips}),
-            "clips": [clip.provenance | {"id": clip.id} for clip in self.clips],
-        }
+    def groups(self) -> list[str]:
+        return sorted({clip.group for clip in self.clips})
+
+    @cached_property
+    def clip_provenance(self) -> list[dict[str, object]]:
+        return [clip.provenance | {"id": clip.id} for clip in self.clips]
 
     @cached_property
     def changed(self) -> dict[str, object]:
@@ -114,71 +121,88 @@ def ask_all(
 
     `languages` are those of the questions; answers are English. A task without a wording in one is asked in English.
     """
+    with _nothing_collected():
+        return _asked(split, stored, written, context, quotas, seed, rounds, languages)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Without the collector of cycles: rows make none, are all kept, and would be looked through again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _asked(
+    split: Split,
+    stored: Sequence[StoredClip | StoredScene],
+    written: Mapping[str, Written],
+    context: Context,
+    quotas: Mapping[str, int],
+    seed: int,
+    rounds: Mapping[str, int],
+    languages: Sequence[str],
+) -> Asked:
     here = sorted(
         (Ready(item, written[item.id]) for item in stored if item.split == split and item.id in written),
         key=lambda ready: ready.id,
     )
-    balance = AnswerBalance()
+    balance, draws = AnswerBalance(), Draws()
     refused: dict[str, Counter[str]] = {task: Counter() for task in FAMILIES}
-    records: list[Record] = []
+    rows: list[dict[str, Any]] = []
     for task, quota in quotas.items():
         order = list(here)
         seeded(seed, "order", split, task).shuffle(order)
+        pairs, prefix = task in PAIRED and len(order) > 1, f"{seed}:ask:{split}:{task}"
         asked: set[tuple[str, str]] = set()
+        never: dict[str, str] = {}
         count = 0
         for number in range(rounds.get(task, 1) if split == "train" else 1):
             for place, ready in enumerate(order):
                 if count >= quota:
                     break
-                rng = cast(random.Random, LazyRandom(seed, "ask", split, task, ready.id, number))
-                other = order[(place + 1 + number) % len(order)] if task in PAIRED and len(order) > 1 else None
-                question = _well_posed(task, ready, other, context, balance, refused[task], rng)
-                if question is None:
+                if ready.id in never:
+                    refused[task][never[ready.id]] += 1
                     continue
-                language = rng.choice(languages) if len(languages) > 1 else languages[0]
-                text = _worded(question, rng, language)
+                draws.begin(prefix, ready.id, number)
+                other = order[(place + 1 + number) % len(order)] if pairs else None
+                question = _well_posed(task, ready, other, context, balance, draws)
+                if isinstance(question, IllPosed):
+                    refused[task][question.reason] += 1
+                    if draws.untouched and other is None and question is not LEADS:
+                        never[ready.id] = question.reason
+                    continue
+                language = draws.choice(languages) if len(languages) > 1 else languages[0]
+                text = _worded(question, draws, language)
                 if (ready.id, text) not in asked:
                     asked.add((ready.id, text))
-                    records.append(_record(question, text, ready, other, split, number, language, rng))
+                    rows.append(_row(question, text, ready, other, split, number, language, draws))
                     count += 1
-    return Asked(tuple(records), {task: dict(counts) for task, counts in refused.items() if counts})
+    return Asked(tuple(rows), {task: dict(counts) for task, counts in refused.items() if counts})
 
 
-class LazyRandom:
-    """`seeded(*names)`, made when it is first drawn from: most families see that they have no question before that."""
-
-    def __init__(self, *names: object):
-        self._names = names
-        self._rng: random.Random | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self._rng is None:
-            self._rng = seeded(*self._names)
-        found = self.__dict__[name] = getattr(self._rng, name)
-        return found
-
-    @property
-    def untouched(self) -> bool:
-        return self._rng is None
-
-
-def _well_posed(task, ready: Ready, other: Ready | None, context, balance, refused, rng) -> Question | None:
+def _well_posed(
+    task: str, ready: Ready, other: Ready | None, context: Context, balance: AnswerBalance, draws: Draws
+) -> Question | IllPosed:
+    """A question whose answer does not lead, or why there is none. A family that did not draw is asked once."""
     subject = ready.subject
     if other is not None:
-        subject = Subject(subject.id, subject.clip, subject.scene, subject.original, other.subject)
-    reason = ""
+        subject = replace(subject, second=other.subject)
+    result: Question | IllPosed = IllPosed("no family")
     for _ in range(TRIES):
-        question = ask(task, subject, context, rng)
-        if isinstance(question, IllPosed):
-            reason = question.reason
-            if rng.untouched:
+        result = ask(task, subject, context, draws)
+        if isinstance(result, IllPosed):
+            if draws.untouched:
                 break
-        elif balance.accepts(question):
-            return question
+        elif balance.accepts(result):
+            return result
         else:
-            reason = "the answer leads"
-    refused[reason] += 1
-    return None
+            result = LEADS
+    return result
 
 
 def _worded(question: Question, rng: random.Random, language: str) -> str:
@@ -187,37 +211,52 @@ def _worded(question: Question, rng: random.Random, language: str) -> str:
     return fill(task, name, rng.randrange(len(load_wordings(task, language)[name])), question.slots, language)
 
 
-def _record(question, text, ready: Ready, other: Ready | None, split, number, language, rng) -> Record:
-    heard = [ready] if other is None else [ready, other]
+def _row(
+    question: Question,
+    text: str,
+    ready: Ready,
+    other: Ready | None,
+    split: Split,
+    number: int,
+    language: str,
+    rng: random.Random,
+) -> dict[str, Any]:
     provenance: dict[str, object] = {
-        "groups": ready.provenance["groups"],
-        "clips": ready.provenance["clips"],
+        "groups": ready.groups,
+        "clips": ready.clip_provenance,
         "wording": f"{question.task}/{question.wording}",
         **ready.changed,
     }
     meta: dict[str, object] = {**ready.meta, **question.meta}
+    audio, source, licence = [f"clips/{ready.written.file}"], ready.source, ready.licence
     if other is not None:
-        provenance["groups"] = sorted({group for part in heard for group in part.provenance["groups"]})  # type: ignore[attr-defined]
-        provenance["clips"] = [clip for part in heard for clip in part.provenance["clips"]]  # type: ignore[attr-defined]
-        meta = {"seconds": round(sum(part.written.seconds for part in heard), 3), **question.meta}
-        meta["clips"] = [part.meta for part in heard]
+        provenance["groups"] = sorted({*ready.groups, *other.groups})
+        provenance["clips"] = ready.clip_provenance + other.clip_provenance
+        meta = {"seconds": round(ready.written.seconds + other.written.seconds, 3), **question.meta}
+        meta["clips"] = [ready.meta, other.meta]
+        audio.append(f"clips/{other.written.file}")
+        source = "+".join(sorted({source, other.source}))
+        licence = " and ".join(sorted({licence, other.licence}))
     if language != ENGLISH:
         meta["question_language"] = language
     turns = []
     for earlier in question.earlier:
-        turns.append(Turn(role="user", content=_worded(earlier, rng, language)))
-        turns.append(Turn(role="assistant", content=earlier.answer))
-    turns += (Turn(role="user", content=text), Turn(role="assistant", content=question.answer))
-    return Record(
-        id=f"{question.task}-{ready.id}" + (f"-{number + 1}" if number else ""),
-        audio=tuple(f"clips/{part.written.file}" for part in heard),
-        turns=tuple(turns),
-        task=question.task,
-        choices=question.choices,
-        answer_type=question.answer_type,
-        source="+".join(sorted({part.source for part in heard})),
-        licence=" and ".join(sorted({part.licence for part in heard})),
-        split=split,
-        provenance=provenance,
-        meta=meta,
-    )
+        turns.append({"role": "user", "content": _worded(earlier, rng, language)})
+        turns.append({"role": "assistant", "content": earlier.answer})
+    turns.append({"role": "user", "content": text})
+    turns.append({"role": "assistant", "content": question.answer})
+    row = {
+        "id": f"{question.task}-{ready.id}-{number + 1}" if number else f"{question.task}-{ready.id}",
+        "audio": audio,
+        "turns": turns,
+        "task": question.task,
+        "answer_type": question.answer_type,
+        "source": source,
+        "split": split,
+        "licence": licence,
+        "provenance": provenance,
+        "meta": meta,
+    }
+    if question.choices is not None:
+        row["choices"] = question.choices
+    return row

@@ -54,5 +54,9 @@ class Skipped:
 
 def seeded(*names: object) -> random.Random:
     """A generator that depends on the names alone, so that no order of work and no number of workers changes a draw."""
-    digest = hashlib.sha256(":".join(str(name) for name in names).encode()).digest()
-    return random.Random(digest)
+    return random.Random(seed_of(*names))
+
+
+def seed_of(*names: object) -> bytes:
+    """What sets the generator of some names."""
+    return hashlib.sha256(":".join(map(str, names)).encode()).digest()

@@ -136,7 +136,7 @@ def build_from_clips(
     write = partial(write_chunk, folder=audio / "clips", seed=recipe.seed)
     if not run_stage(work / "clips", chunks, write, runner, share=share, progress=progress):
         return _share_done(out, share, started, report)
-    written, broken = _read_written(work / "clips", len(chunks))
+    written, broken = read_written(work / "clips", len(chunks))
     blocks = blocks_of(items, written, recipe)
     contexts = {split: context_of(clips, splits, split) for split in SPLITS}
     ask = partial(ask_block, contexts=contexts, recipe=recipe)
@@ -211,8 +211,8 @@ def ask_block(block: Block, *, contexts: Mapping[Split, Context], recipe: DataRe
         rounds=recipe.rounds,
         languages=recipe.questions.languages,
     )
-    for record in asked.records:
-        yield {"record": record.to_json()}
+    for row in asked.rows:
+        yield {"record": row}
     yield {"refused": asked.refused}
 
 
@@ -298,7 +298,8 @@ def _share_done(out: Path, share: Share, started: float, report: Callable[[str],
     return Built(out, {}, (), time.monotonic() - started, fresh=True, whole=False)
 
 
-def _read_written(folder: Path, num_parts: int) -> tuple[dict[str, Written], list[Skipped]]:
+def read_written(folder: Path, num_parts: int) -> tuple[dict[str, Written], list[Skipped]]:
+    """What the parts of `write_chunk` say: the files by id, and what could not be written."""
     written: dict[str, Written] = {}
     skipped: list[Skipped] = []
     for number in range(num_parts):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -54,19 +55,28 @@ class Scene:
     effects: dict[str, Any] = field(default_factory=dict)
     """What was done to the whole: background and its SNR, reverberation, filters."""
 
-    @property
-    def labels(self) -> list[str]:
-        return [event.label for event in self.events]
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(event.label for event in self.events)
+
+    @cached_property
+    def distinct(self) -> tuple[str, ...]:
+        """The labels, each once, by name."""
+        return tuple(sorted(set(self.labels)))
+
+    @cached_property
+    def single(self) -> tuple[Event, ...]:
+        """The events that are the only ones of their label, in order."""
+        return tuple(event for event in self.events if self.labels.count(event.label) == 1)
 
     def only(self, label: str) -> Event | None:
         """The event of that label when there is exactly one, else None."""
-        found = [event for event in self.events if event.label == label]
-        return found[0] if len(found) == 1 else None
+        return next((event for event in self.single if event.label == label), None)
 
     def to_json(self) -> list[dict[str, object]]:
         return [{key: value for key, value in vars(event).items() if value is not None} for event in self.events]
 
-    @property
+    @cached_property
     def overlaps(self) -> bool:
         """Whether any two events sound at the same time."""
         return any(later.onset < event.end for event, later in pairwise(self.events))

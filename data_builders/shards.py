@@ -25,6 +25,8 @@ from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from pydantic_core import to_jsonable_python
+
 from data_builders.row_sources import RowSource
 from lalm.data.records import Record, parse_record, record_of_columns
 from lalm.errors import DataError
@@ -37,6 +39,8 @@ ROWS_PER_SHARD = 10_000
 BATCH_ROWS = 500
 NOTES = ".parts"
 """The folder of notes on finished shards while a run goes on."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=to_jsonable_python)
 
 Format = Literal["parquet", "webdataset"]
 
@@ -248,11 +252,12 @@ def _write_parquet(path: Path, records: Iterator[Record]) -> int:
     count = 0
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
         while batch := list(islice(records, BATCH_ROWS)):
-            rows = [record.model_dump(mode="json") for record in batch]
-            for row in rows:
-                row["provenance"], row["meta"] = (_json(row[key]) for key in ("provenance", "meta"))
-            writer.write_table(arrow.Table.from_pylist(rows, schema))
-            count += len(rows)
+            columns = {name: [getattr(record, name) for record in batch] for name in schema.names}
+            columns["turns"] = [[vars(turn) for turn in turns] for turns in columns["turns"]]
+            for name in ("provenance", "meta"):
+                columns[name] = [_json(value) for value in columns[name]]
+            writer.write_table(arrow.Table.from_pydict(columns, schema))
+            count += len(batch)
     return count
 
 
@@ -297,7 +302,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return _ENCODER.encode(value)
 
 
 def _write_json(path: Path, value: Any) -> None:

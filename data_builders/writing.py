@@ -10,13 +10,14 @@ import hashlib
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data_builders.clips import SAMPLE_RATE_HZ, Clip, Skipped, seeded
+from data_builders.features import measured
 from data_builders.scenes import Event, Scene, compose
 from data_builders.selection import LONGEST_CLIP_SECONDS, StoredClip, StoredScene
 from data_builders.variants import apply_variant, low_passed, padded, trimmed, with_peak
@@ -40,6 +41,8 @@ class Written:
     seconds: float
     sha256: str
     scene: Scene | None = None
+    features: dict[str, float] = field(default_factory=dict)
+    """What was measured of a sound or an instrument."""
 
 
 def write_chunk(job: Sequence[StoredClip | StoredScene], *, folder: Path, seed: int) -> Iterator[dict[str, Any]]:
@@ -50,7 +53,9 @@ def write_chunk(job: Sequence[StoredClip | StoredScene], *, folder: Path, seed: 
         if isinstance(result, Skipped):
             yield {"id": result.id, "reason": result.reason}
             continue
-        row: dict[str, Any] = {key: value for key, value in vars(result).items() if key != "scene"}
+        row: dict[str, Any] = {key: value for key, value in vars(result).items() if key not in ("scene", "features")}
+        if result.features:
+            row["features"] = result.features
         if result.scene:
             row["scene"] = {"events": result.scene.to_json(), "effects": result.scene.effects}
         yield row
@@ -62,7 +67,7 @@ def written_of(row: dict[str, Any]) -> Written | Skipped:
         return Skipped(row["id"], row["reason"])
     scene = row.get("scene")
     truth = Scene(tuple(Event(**event) for event in scene["events"]), scene["effects"]) if scene else None
-    return Written(row["id"], row["file"], row["seconds"], row["sha256"], truth)
+    return Written(row["id"], row["file"], row["seconds"], row["sha256"], truth, row.get("features") or {})
 
 
 def write_one(job: StoredClip | StoredScene, *, folder: Path, seed: int) -> Written | Skipped:
@@ -73,8 +78,14 @@ def write_one(job: StoredClip | StoredScene, *, folder: Path, seed: int) -> Writ
         return Skipped(job.id, str(error))
     path = folder / f"{job.id}.flac"
     save_audio(path, np.clip(wave, -1, 1), SAMPLE_RATE_HZ)
+    one_sound = isinstance(job, StoredClip) and job.clip.kind != "speech" and not job.clip.facts.get("told")
     return Written(
-        job.id, path.name, round(len(wave) / SAMPLE_RATE_HZ, 3), hashlib.sha256(path.read_bytes()).hexdigest(), scene
+        job.id,
+        path.name,
+        round(len(wave) / SAMPLE_RATE_HZ, 3),
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+        scene,
+        measured(wave) if one_sound else {},
     )
 
 

@@ -34,8 +34,8 @@ Answer to check: {answer}
 Reply with one JSON object with these keys, each true or false:
 {criteria}"""
 TRIES = 2
-Judge = Callable[[str], str]
-"""Prompt -> reply."""
+Judge = Callable[[str, int], str]
+"""Prompt, and how often it was asked before -> reply."""
 
 
 class JudgePass:
@@ -50,8 +50,8 @@ class JudgePass:
 
     def judge(self, record: Record) -> Verdict:
         """Asks once, or twice with the options turned round."""
-        orders = [record.choices, record.choices[::-1]] if record.choices else [None]
-        replies = [self._verdict(record, options) for options in orders]
+        prompts = judge_prompts(record)
+        replies = [self._verdict(prompt) for prompt in prompts]
         self._counts["judged"] += 1
         if any(reply is None for reply in replies):
             self._counts["errors"] += 1
@@ -64,7 +64,7 @@ class JudgePass:
         denied = [key for key in CRITERIA if not first[key]]  # type: ignore[index]
         if denied:
             return rejected(f"not {denied[0]}", denied)
-        return Verdict(True, note={"orders": len(orders)})
+        return Verdict(True, note={"orders": len(prompts)})
 
     def report(self) -> dict[str, float]:
         """How many were judged, how many replies could not be read, how often the orders agreed."""
@@ -75,13 +75,18 @@ class JudgePass:
             "agreement": 1 - self._counts["disagree"] / judged if judged else 1.0,
         }
 
-    def _verdict(self, record: Record, options: tuple[str, ...] | None) -> dict[str, bool] | None:
-        prompt = judge_prompt(record, options)
-        for _ in range(self.tries):
-            found = read_verdict(self.ask(prompt))
+    def _verdict(self, prompt: str) -> dict[str, bool] | None:
+        for number in range(self.tries):
+            found = read_verdict(self.ask(prompt, number))
             if found is not None:
                 return found
         return None
+
+
+def judge_prompts(record: Record) -> list[str]:
+    """What the judge is asked: once, or of a closed question with its options in both orders."""
+    orders = [record.choices, record.choices[::-1]] if record.choices else [None]
+    return [judge_prompt(record, options) for options in orders]
 
 
 def judge_prompt(record: Record, options: tuple[str, ...] | None) -> str:

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from data_builders.questions import composed, constraints, music, pairs, relations, scenes, sounds, speech, told
+from data_builders.questions import (
+    acoustic,
+    composed,
+    constraints,
+    keywords,
+    lengths,
+    music,
+    pairs,
+    relations,
+    scenes,
+    sounds,
+    speech,
+    told,
+)
 from data_builders.questions.base import CANNOT_TELL, Context, Family, IllPosed, Question, Subject
 from data_builders.questions.unanswerable import unanswerable
 
@@ -50,8 +63,15 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "event_order": (told.event_order,),
     "tempo_bpm": (told.tempo_bpm,),
     "musical_key": (told.musical_key,),
+    "keyword": (keywords.keyword,),
+    "acoustic_feature": (acoustic.acoustic_feature,),
+    "acoustic_features": (acoustic.acoustic_features,),
+    "pair_brighter": (acoustic.pair_brighter,),
+    "description_short": (lengths.description_short,),
+    "description_long": (lengths.description_long,),
+    "chord": (music.chord,),
 }
-PAIRED = frozenset(("pair_contains", "pair_more", "pair_same", "pair_speaker"))
+PAIRED = frozenset(("pair_contains", "pair_more", "pair_same", "pair_speaker", "pair_brighter"))
 """Tasks that ask about two clips."""
 TASKS = tuple(FAMILIES)
 

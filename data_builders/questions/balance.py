@@ -21,14 +21,17 @@ class AnswerBalance:
 
     def accepts(self, question: Question) -> bool:
         """Whether the question keeps every one of its guards level; an accepted question is counted."""
-        if not all(self._level(guard) for guard in question.guards):
-            return False
+        for guard in question.guards:
+            if not self._level(guard):
+                return False
         for guard in question.guards:
             self.counts[guard.key][guard.answer] += 1
         return True
 
     def _level(self, guard: Guard) -> bool:
         counts = self.counts[guard.key]
-        expected = sum(counts.values()) / len(guard.space)
-        lead = counts[guard.answer] - min(counts[answer] for answer in guard.space)
-        return lead < max(guard.lead, LEAD_SHARE * expected)
+        count = counts.get(guard.answer, 0)
+        if count < guard.lead:  # No lead is longer than the count.
+            return True
+        lead = count - min([counts.get(answer, 0) for answer in guard.space])
+        return lead < guard.lead or lead < LEAD_SHARE * (sum(counts.values()) / len(guard.space))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, NamedTuple
 
 from data_builders.clips import Clip
 from data_builders.scenes import Scene
+from data_builders.sources.asterisk import normalised
 from lalm.data.records import AnswerType
 
 CANNOT_TELL = "I cannot tell from this clip."
@@ -25,6 +27,8 @@ class Subject:
     """False for a variant of another stored clip: it is asked less."""
     second: Subject | None = None
     """The other clip, of a question about two."""
+    features: dict[str, float] = field(default_factory=dict)
+    """What was measured of the file, of a sound or an instrument."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,24 @@ class Context:
     translations: dict[str, dict[str, str]] = field(default_factory=dict)
     """prompt key -> language -> text"""
 
+    @cached_property
+    def _words(self) -> dict[str, tuple[str, ...]]:
+        found: dict[str, set[str]] = {}
+        for texts in self.translations.values():
+            for language, text in texts.items():
+                found.setdefault(language, set()).update(normalised(text).split())
+        return {language: tuple(sorted(filter(_whole_word, words))) for language, words in found.items()}
 
-@dataclass(frozen=True)
-class Guard:
+    def words(self, language: str) -> tuple[str, ...]:
+        """The words of four letters or more that are said in a language, by name."""
+        return self._words.get(language, ())
+
+
+def _whole_word(word: str) -> bool:
+    return len(word) >= 4 and word.isalpha()
+
+
+class Guard(NamedTuple):
     """One thing that must not become guessable: the answers counted under `key` are kept level over `space`."""
 
     key: str
@@ -72,10 +91,16 @@ def name_guards(key: str, answer: str, wrong: Sequence[str], rng: random.Random)
 
     Of k options k - 1 are wrong: a wrong name counts for one of k - 1 answers, drawn, and all k are kept level.
     """
-    places = tuple(f"wrong {place}" for place in range(1, len(wrong) + 1))
-    space = ("right", *places)
-    guards = [Guard(f"{key} {len(space)} {answer}", "right", space, lead=3)]
-    return (*guards, *(Guard(f"{key} {len(space)} {name}", rng.choice(places), space, lead=3) for name in wrong))
+    space = right_and_wrong(len(wrong))
+    places, key = space[1:], f"{key} {len(space)}"
+    guards = [Guard(f"{key} {name}", rng.choice(places), space, 3) for name in wrong]
+    return (Guard(f"{key} {answer}", "right", space, 3), *guards)
+
+
+@cache
+def right_and_wrong(num_wrong: int) -> tuple[str, ...]:
+    """The places that a name can take among options of which so many are wrong."""
+    return ("right", *(f"wrong {place}" for place in range(1, num_wrong + 1)))
 
 
 @dataclass(frozen=True)

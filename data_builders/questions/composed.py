@@ -55,11 +55,13 @@ def matched_lengths(
     answer: str, absent: Sequence[str], near: Sequence[str], number: int, rng: random.Random
 ) -> list[str]:
     """Wrong options: a near miss if there is one, then those closest to the answer in length, some longer than it."""
-    chosen = [rng.choice(list(near))] if near else []
-    shuffled = rng.sample(list(absent), len(absent))
-    longer = [name for name in shuffled if len(name) >= len(answer) and name not in chosen]
-    chosen += sorted(longer, key=lambda name: len(name) - len(answer))[: 1 if number - len(chosen) > 1 else 0]
-    rest = sorted((name for name in shuffled if name not in chosen), key=lambda name: abs(len(name) - len(answer)))
+    width = len(answer)
+    chosen = [rng.choice(near)] if near else []
+    shuffled = rng.sample(absent, len(absent))
+    if number - len(chosen) > 1:
+        longer = [name for name in shuffled if len(name) >= width and name not in chosen]
+        chosen += [min(longer, key=len)] if longer else []
+    rest = sorted([name for name in shuffled if name not in chosen], key=lambda name: abs(len(name) - width))
     return rng.sample([*chosen, *rest][:number], number)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from data_builders.questions.base import Context, IllPosed, Question, Subject
@@ -41,7 +42,7 @@ def instruction(subject: Subject, context: Context, rng: random.Random) -> Quest
     )
 
 
-def written(kind: str, labels: list[str]) -> str:
+def written(kind: str, labels: Sequence[str]) -> str:
     """The labels in the form of a constraint."""
     if kind == "json_list":
         return json.dumps(labels, ensure_ascii=False)

@@ -33,6 +33,8 @@ DIRECTIONS = ("upwards", "downwards", "both ways")
 TEMPOS = ("two", "three", "four")
 """Notes a second."""
 TEMPO_SLACK = 0.25
+CHORDS = {"major": (0, 4, 7), "minor": (0, 3, 7), "diminished": (0, 3, 6), "dominant seventh": (0, 4, 7, 10)}
+"""Half tones above the root."""
 NUM_OPTIONS = 4
 
 
@@ -103,6 +105,17 @@ def tempo(subject: Subject, context: Context, rng: random.Random) -> Question | 
         return IllPosed("not near a whole number of notes a second")
     guards = (Guard("tempo", TEMPOS[number - 2], TEMPOS),)
     return Question("tempo", TEMPOS[number - 2], choices=TEMPOS, answer_type="number", guards=guards)
+
+
+def chord(subject: Subject, context: Context, rng: random.Random) -> Question | IllPosed:
+    """Which kind of chord a single one is."""
+    clip = subject.clip
+    kind = clip.facts.get("chord") if clip is not None else None
+    if kind not in CHORDS:
+        return IllPosed("no single chord is known")
+    choices = tuple(rng.sample(tuple(CHORDS), len(CHORDS)))
+    guards = (Guard("chord", kind, tuple(CHORDS)),)
+    return Question("chord", kind, "default", {"choices": listed(choices)}, choices, "choice", guards)
 
 
 def _notes(subject: Subject) -> list[int] | None:

@@ -30,7 +30,7 @@ CLEAR_OVERLAP_SECONDS, CLEAR_GAP_SECONDS = 0.15, 0.08
 
 def absent_labels(scene: Scene, context: Context) -> tuple[tuple[str, ...], list[str]]:
     """Labels that are surely absent, and those of them that sound like one that is there (near misses)."""
-    absent, near = surely_absent(tuple(sorted(set(scene.labels))), context.scene_labels)
+    absent, near = surely_absent(scene.distinct, context.scene_labels)
     return absent, sorted(set(near))
 
 
@@ -39,7 +39,7 @@ def scene_absent(subject: Subject, context: Context, rng: random.Random) -> Ques
     scene = subject.scene
     if scene is None:
         return IllPosed("no scene")
-    present = sorted(set(scene.labels))
+    present = scene.distinct
     if len(present) < 2:
         return IllPosed("fewer than two sounds to choose from")
     absent, near = absent_labels(scene, context)
@@ -126,7 +126,7 @@ def scene_most(subject: Subject, context: Context, rng: random.Random) -> Questi
     scene = subject.scene
     if scene is None:
         return IllPosed("no scene")
-    if len(set(scene.labels)) < len(scene.labels):
+    if len(scene.single) < len(scene.events):
         return IllPosed("a sound is heard twice")
     if scene.overlaps or "filter" in scene.effects:
         return IllPosed("a filter or an overlap changes what is heard of a sound")
@@ -197,8 +197,7 @@ def _two_single_events(subject: Subject, rng: random.Random) -> tuple[Event, Eve
     scene = subject.scene
     if scene is None:
         return IllPosed("no scene")
-    single = [event for event in scene.events if scene.only(event.label)]
-    if len(single) < 2:
+    if len(scene.single) < 2:
         return IllPosed("fewer than two sounds that are heard once")
-    first, second = rng.sample(single, 2)
+    first, second = rng.sample(scene.single, 2)
     return first, second

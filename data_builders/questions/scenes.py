@@ -71,11 +71,11 @@ def scene_presence(subject: Subject, context: Context, rng: random.Random) -> Qu
     """Whether one sound is heard. Half the absent ones sound like one that is there."""
     if subject.scene is None:
         return IllPosed("no scene")
-    present = sorted(set(subject.scene.labels))
+    present = subject.scene.distinct
     if rng.random() < 0.5:
         label, answer = rng.choice(present), "yes"
     else:
-        absent, near = surely_absent(tuple(present), context.scene_labels)
+        absent, near = surely_absent(present, context.scene_labels)
         label = rng.choice(near) if near and rng.random() < 0.5 else rng.choice(absent)
         answer = "no"
     return Question(
@@ -93,7 +93,7 @@ def scene_order(subject: Subject, context: Context, rng: random.Random) -> Quest
     scene = subject.scene
     if scene is None:
         return IllPosed("no scene")
-    labels = scene.labels
+    labels, named = scene.labels, set(scene.labels)
     kind = rng.choice(("first", "last", "after", "before"))
     if kind in ("first", "last"):
         label = labels[0 if kind == "first" else -1]
@@ -105,8 +105,8 @@ def scene_order(subject: Subject, context: Context, rng: random.Random) -> Quest
             return IllPosed(f"no event stands {kind} one that is heard once")
         place = rng.choice(places)
         label, slots = labels[place + step], {"reference": with_the(labels[place])}
-        labels = [name for name in labels if name != labels[place]]
-    choices = tuple(rng.sample(sorted(set(labels)), len(set(labels))))
+        named.discard(labels[place])
+    choices = tuple(rng.sample(sorted(named), len(named)))
     if len(choices) < 2:
         return IllPosed("fewer than two sounds to choose from")
     return Question("scene_order", label, kind, {**slots, "choices": listed(choices)}, choices, "choice")
@@ -128,7 +128,7 @@ def scene_count(subject: Subject, context: Context, rng: random.Random) -> Quest
             answer_type="number",
             guards=(Guard("scene_count all", answer, space),),
         )
-    label = rng.choice(sorted(set(scene.labels)))
+    label = rng.choice(scene.distinct)
     answer, space = NUMBERS[scene.labels.count(label) - 1], NUMBERS[:2]
     return Question(
         "scene_count", answer, "one", {"name": label}, space, "number", (Guard("scene_count one", answer, space),)
@@ -140,10 +140,9 @@ def scene_compare(subject: Subject, context: Context, rng: random.Random) -> Que
     scene = subject.scene
     if scene is None:
         return IllPosed("no scene")
-    single = [event for event in scene.events if scene.only(event.label)]
-    if len(single) < 2:
+    if len(scene.single) < 2:
         return IllPosed("fewer than two sounds that are heard once")
-    first, second = rng.sample(single, 2)
+    first, second = rng.sample(scene.single, 2)
     kind = rng.choice(("longer", "louder"))
     if kind == "louder" and "filter" in scene.effects:
         return IllPosed("a filter changes how loud a sound is")

@@ -12,6 +12,7 @@ SOURCES = {
     "asterisk": "data_builders.sources.asterisk",
     "sonic-pi": "data_builders.sources.sonic_pi",
     "soundfont": "data_builders.sources.soundfont",
+    "chords": "data_builders.sources.chords",
 }
 
 

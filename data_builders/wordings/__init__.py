@@ -70,9 +70,7 @@ def fill(task: str, name: str, number: int, slots: dict[str, str], language: str
     if name not in lists:
         raise DataError(f"wordings/{task}.yaml: has no list '{name}'; it has {', '.join(lists)}.")
     wording = lists[name][number % len(lists[name])]
-    missing = slots_of(wording) - set(slots)
-    if missing:
-        raise DataError(
-            f"wordings/{task}.yaml: {name}: '{wording}' asks for {sorted(missing)}; known here: {sorted(slots)}."
-        )
+    if not slots_of(wording) <= slots.keys():
+        missing = sorted(slots_of(wording) - slots.keys())
+        raise DataError(f"wordings/{task}.yaml: {name}: '{wording}' asks for {missing}; known here: {sorted(slots)}.")
     return wording.format(**slots)

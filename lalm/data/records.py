@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from operator import eq
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -57,30 +57,31 @@ class Record(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _unknown_keys_go_to_meta(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or value.keys() <= _FIELDS:
             return value
-        fields = _FIELDS
-        unknown = {key: item for key, item in value.items() if key not in fields}
-        if not unknown:
-            return value
-        known = {key: item for key, item in value.items() if key in fields}
+        known = {key: item for key, item in value.items() if key in _FIELDS}
+        unknown = {key: item for key, item in value.items() if key not in _FIELDS}
         known["meta"] = {**(known.get("meta") or {}), **unknown}
         return known
 
     @model_validator(mode="after")
     def _conversation_is_whole(self) -> Record:
-        spoken = [turn.role for turn in self.turns if turn.role != "system"]
+        roles = [turn.role for turn in self.turns]
+        if "system" in roles[1:]:
+            raise ValueError("turns: a system turn may only come first")
+        spoken = roles[1:] if roles[0] == "system" else roles
         if spoken[:1] != ["user"]:
             raise ValueError("turns: the first turn after the system turn must be a user turn")
-        if any(earlier == later for earlier, later in pairwise(spoken)):
+        if any(map(eq, spoken, spoken[1:])):
             raise ValueError("turns: user and assistant turns must alternate")
-        if any(turn.role == "system" for turn in self.turns[1:]):
-            raise ValueError("turns: a system turn may only come first")
-        placed = sum(turn.content.count(AUDIO_PLACEHOLDER) for turn in self.turns if turn.role == "user")
+        placed = 0
+        for turn in self.turns:
+            here = turn.content.count(AUDIO_PLACEHOLDER)
+            if here and turn.role != "user":
+                raise ValueError(f"turns: {AUDIO_PLACEHOLDER} may stand in user turns only")
+            placed += here
         if placed not in (0, len(self.audio)):
             raise ValueError(f"turns: {placed} {AUDIO_PLACEHOLDER} placeholders for {len(self.audio)} audio files")
-        if any(AUDIO_PLACEHOLDER in turn.content for turn in self.turns if turn.role != "user"):
-            raise ValueError(f"turns: {AUDIO_PLACEHOLDER} may stand in user turns only")
         if self.choices is not None:
             if len(set(self.choices)) != len(self.choices):
                 raise ValueError("choices: must be distinct")

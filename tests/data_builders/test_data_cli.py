@@ -66,11 +66,12 @@ def test_card_of_no_set_says_how_to_build_one(tmp_path):
 
 def test_bench_tells_rates_and_growth(tmp_path, monkeypatch):
     growth = [rates.Growth(rates.ROWS_PER_BLOCK * n, 0.5 * n, 90.0 + n) for n in (1, 2, 3)]
-    monkeypatch.setattr(rates, "measure", lambda: rates.Rates(21_000.0, 3_000.0, 900.0))
+    monkeypatch.setattr(rates, "measure", lambda: rates.Rates(21_000.0, 42_000.0, 42_000.0, 3_000.0, 900.0))
     monkeypatch.setattr(rates, "build_invented", lambda out, rows, workers: growth)
     result = runner.invoke(app, ["bench", "--rows", "30000", "-o", str(tmp_path)])
     assert result.exit_code == 0
-    assert "21,000 rows/s" in result.output
+    assert "asked of ready metadata: 21,000 rows/s" in result.output
+    assert "asked, validated and written: 10,500 rows/s" in result.output
     assert "30,000" in result.output
     assert "100 million rows at this rate: 1.4 processor hours" in result.output
     refused = runner.invoke(app, ["bench", "--rows", "30000"])

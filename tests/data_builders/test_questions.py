@@ -87,6 +87,13 @@ def test_every_task_is_named_once():
         "event_order",
         "tempo_bpm",
         "musical_key",
+        "keyword",
+        "acoustic_feature",
+        "acoustic_features",
+        "pair_brighter",
+        "description_short",
+        "description_long",
+        "chord",
     )
 
 

@@ -27,7 +27,7 @@ def made(bank, number):
 def test_the_truth_is_what_is_in_the_waveform(bank, number):
     plan, wave, scene = made(bank, number)
     assert 2 <= len(scene.events) <= 4
-    assert scene.labels == ["speech" if clip.kind == "speech" else clip.label for clip in plan.clips]
+    assert scene.labels == tuple("speech" if clip.kind == "speech" else clip.label for clip in plan.clips)
     assert len(wave) / SAMPLE_RATE_HZ <= LONGEST_SCENE_SECONDS
     sounding = np.zeros(len(wave), bool)
     for event in scene.events:

@@ -8,7 +8,7 @@ from data_builders.wordings import fill, load_wordings, slots_of, wording_langua
 from lalm.errors import DataError
 
 SLOTS = {"choices", "language", "target", "event", "reference", "name", "first", "second", "last", "options", "number"}
-SLOTS |= {"question"}
+SLOTS |= {"question", "word"}
 BORROWED = ("dialogue", "unanswerable_options", "unanswerable_unrelated")
 """Tasks whose questions are in the words of others."""
 

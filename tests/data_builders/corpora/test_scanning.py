@@ -5,6 +5,8 @@ from invented_layouts import write_corpus
 from typer.testing import CliRunner
 
 from data_builders.cli import app
+from data_builders.corpora import corpus_named
+from data_builders.corpora.clips import corpus_clips
 from data_builders.scanning import scan
 from lalm.errors import DataError
 
@@ -57,3 +59,25 @@ def test_sources_are_listed_and_one_is_told(tmp_path):
     assert RUN.invoke(app, ["sources", "fsd5k"]).exit_code == 1
     with pytest.raises(DataError, match="no such folder"):
         scan("esc50", tmp_path / "nowhere")
+
+
+def test_absurd_lengths_are_left_out_with_the_reason(folder, monkeypatch):
+    # A header may claim any length, and a whole day of tape is no clip.
+    monkeypatch.setattr("data_builders.scanning.LONGEST_SECONDS", 0.05)
+    found = scan("table", folder)
+    assert (found.recordings, found.unreadable) == (0, 3)
+    assert any("a.wav: lasts 0.1 s" in problem for problem in found.problems)
+    monkeypatch.setattr("data_builders.corpora.clips.LONGEST_RECORDING_SECONDS", 0.05)
+    skipped = []
+    assert list(corpus_clips(corpus_named("table"), folder, skipped.append)) == []
+    assert sum(entry.reason == "lasts 0.1 s" for entry in skipped) == 2
+
+
+@pytest.mark.parametrize("duration", ["-3", "0", "nan", "1e400"])
+def test_a_length_that_no_sound_has_is_a_malformed_row(tmp_path, duration):
+    rows = f'{{"audio_filepath": "a.wav", "duration": {duration}, "offset": 0.0, "text": "hello"}}\n'
+    good = '{"audio_filepath": "a.wav", "duration": 0.1, "offset": 0.0, "text": "hello"}\n'
+    write_corpus(tmp_path, {"manifest.json": rows.replace("nan", "NaN") + good}, ["a.wav"])
+    found = scan("nemo", tmp_path)
+    assert (found.recordings, found.malformed + found.unreadable) == (1, 1), found.problems
+    assert any("manifest.json:1" in problem or "lasts" in problem for problem in found.problems)

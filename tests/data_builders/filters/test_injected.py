@@ -80,7 +80,7 @@ def verdict(**changes):
 def test_the_judge_sees_both_orders(record, run):
     prompts = []
 
-    def judge(prompt):
+    def judge(prompt, asked_before):
         prompts.append(prompt)
         return f"Here: {verdict()}"
 
@@ -94,7 +94,7 @@ def test_the_judge_sees_both_orders(record, run):
 def test_what_the_judge_denies_or_turns_on_is_rejected(record, run):
     rows = [record(0, answer="dog", choices=["dog", "gong"]), record(1, answer="bird")]
 
-    def judge(prompt):
+    def judge(prompt, asked_before):
         if "bird" in prompt:
             return verdict(natural=False, supported=False)
         return verdict(supported="Options: dog" in prompt)
@@ -108,7 +108,7 @@ def test_what_the_judge_denies_or_turns_on_is_rejected(record, run):
 
 def test_an_unreadable_reply_is_asked_for_again_then_an_error(record, run):
     replies = iter(["no JSON", verdict(), '{"supported": "yes"}', "{broken}"])
-    kept, rejects, funnel = run([record(0), record(1)], JudgePass(lambda prompt: next(replies)))
+    kept, rejects, funnel = run([record(0), record(1)], JudgePass(lambda prompt, asked_before: next(replies)))
     assert [row.id for row in kept] == ["r0"]
     assert rejects[0][:3] == ("judge", "r1", "judge_error")
     assert funnel.reports["judge"]["errors"] == 1

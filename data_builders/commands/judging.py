@@ -1,0 +1,93 @@
+"""`lalm data judge`: another model looks at every record, and what it denies or cannot judge is rejected."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data_builders.commands.errors import one_line_errors
+
+UNFINISHED = 3
+"""Exit status when records still wait for replies and the same command goes on with them."""
+
+
+def judge(
+    file: Annotated[Path, typer.Argument(help="Records: .jsonl, .parquet or .csv.", metavar="FILE")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="The .jsonl or .parquet for the kept records.")],
+    model: Annotated[
+        str, typer.Option(help="The judge's name at the endpoint; without one, a folder or package:NAME to run here.")
+    ],
+    endpoint: Annotated[
+        str | None, typer.Option(help="Base URL of a server with OpenAI's chat completions: http://localhost:8000/v1.")
+    ] = None,
+    api_key_env: Annotated[str, typer.Option(help="The variable that holds the key.")] = "OPENAI_API_KEY",
+    concurrency: Annotated[int, typer.Option(help="Requests at the server at once.", min=1)] = 8,
+    requests_per_minute: Annotated[float | None, typer.Option("--rpm", help="Requests a minute.", min=0.01)] = None,
+    tokens_per_minute: Annotated[float | None, typer.Option("--tpm", help="Tokens a minute.", min=1)] = None,
+    request_seconds: Annotated[float, typer.Option(help="Longest wait for one reply.", min=0.1)] = 120.0,
+    attempts: Annotated[int, typer.Option(help="Attempts at one request in one run.", min=1)] = 8,
+    price_in: Annotated[float, typer.Option(help="Price of a million prompt tokens.", min=0.0)] = 0.0,
+    price_out: Annotated[float, typer.Option(help="Price of a million reply tokens.", min=0.0)] = 0.0,
+    max_cost: Annotated[
+        float | None, typer.Option(help="Spend no more than this, earlier runs included.", min=0.0)
+    ] = None,
+    max_requests: Annotated[int | None, typer.Option(help="Make no more attempts than this.", min=0)] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Where paid replies are kept; next to the rows by default.")
+    ] = None,
+) -> None:
+    """Have another model judge every record, closed ones with the options in both orders; keep what it accepts.
+
+    Stopped or killed, the same command goes on where it was and asks for nothing twice.
+    """
+    with one_line_errors():
+        from data_builders.commands.filtering import run_and_write
+        from data_builders.filters.judging import JudgePass
+        from data_builders.llm_writer.budget import Prices
+        from data_builders.llm_writer.client import Client
+        from data_builders.llm_writer.endpoint import Endpoint
+        from data_builders.llm_writer.journal import Journal
+        from data_builders.llm_writer.judge import ServedJudge
+        from data_builders.llm_writer.limits import Limits
+        from lalm.data.records import read_records
+
+        limits = Limits(
+            concurrency=concurrency,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+            request_seconds=request_seconds,
+            attempts=attempts,
+            prices=Prices(price_in, price_out),
+            max_cost=max_cost,
+            max_requests=max_requests,
+        )
+        answering: Endpoint
+        if endpoint is None:
+            from data_builders.llm_writer.local_model import LocalModel
+
+            answering = LocalModel(model, structured=True)
+        else:
+            from data_builders.llm_writer.openai_http import OpenAiServer
+
+            key = os.environ.get(api_key_env)
+            answering = OpenAiServer(endpoint, model, api_key=key, connections=concurrency, structured=True)
+
+        async def asked(client: Client) -> tuple[int, str]:
+            try:
+                return await ServedJudge(client).ask_ahead(read_records(file))
+            finally:
+                await answering.close()
+
+        with Journal(journal or out.with_name(f"{out.stem}.judged.jsonl")) as replies:
+            client = Client(answering, replies, limits)
+            waiting, why = asyncio.run(asked(client))
+            if waiting:
+                text = f"{waiting} records wait for a verdict: {why}. The same command goes on with them."
+                typer.secho(text, fg="yellow", err=True)
+                raise typer.Exit(UNFINISHED)
+            run_and_write(file, out, [JudgePass(ServedJudge(client))])
+            typer.echo(f"{out}: {client.budget.requests} attempts, cost {replies.cost:.6g}")
