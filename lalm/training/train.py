@@ -24,7 +24,7 @@ from lalm.data.clips import ClipStore
 from lalm.data.dataset import StageData, build_stage_data
 from lalm.errors import CheckpointError, RecipeError, TrainingError
 from lalm.model.build import build_model
-from lalm.model.checkpoint import save_trained
+from lalm.model.checkpoint import is_run_folder, save_trained
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.processing.processor import LalmProcessor
 from lalm.recipe.schema import Recipe, StageSection
@@ -123,8 +123,9 @@ def run_recipe(
     todo = [index for index in chosen if not folder.is_done(recipe.stages[index].name)]
     for index in set(chosen) - set(todo):
         say(console, f"Stage {recipe.stages[index].name} is done already.")
-    if todo:
-        _train_stages(recipe, folder, todo, state, console, allow_changes)
+    # A run that was stopped after its last step and before its model was written has no stage left, and is written now.
+    if todo or not is_run_folder(folder.path):
+        _train_stages(recipe, folder, todo, chosen[-1], state, console, allow_changes)
     state.wait_for_everyone()
     all_done = all(folder.is_done(section.name) for section in recipe.stages)
     if evaluate is not None and all_done and state.is_main_process:
@@ -170,14 +171,21 @@ def _open_folder(
 
 
 def _train_stages(
-    recipe: Recipe, folder: RunFolder, todo: list[int], state: PartialState, console: Console, allow: Collection[str]
+    recipe: Recipe,
+    folder: RunFolder,
+    todo: list[int],
+    last: int,
+    state: PartialState,
+    console: Console,
+    allow: Collection[str],
 ) -> None:
+    """Trains `todo` and writes the model after stage `last`."""
     model, processor = _fresh_model(recipe)
     clips = open_clip_store(recipe, processor, folder.path)
     cache = fill_state_cache(recipe, todo, model, processor, clips, state, console)
     run = _Run(recipe, folder, state, console, model, processor, clips, cache, allow)
-    _load_finished(run, recipe.lineage(todo[0]))
-    held = [*recipe.lineage(todo[0])]
+    held = [*recipe.lineage(todo[0])] if todo else [*recipe.lineage(last), last]
+    _load_finished(run, held)
     for index in todo:
         # ZeRO leaves hooks and slices behind that a second engine cannot take over; a stage that starts from an earlier
         # one must not see what was trained since.
@@ -194,8 +202,7 @@ def _train_stages(
     if state.is_main_process:
         run.model.end_objectives()
         run.model.set_lora_scale(1.0)
-        last = recipe.stages[todo[-1]].name
-        save_trained(folder.path, run.model.eval(), processor, recipe, stage=last)
+        save_trained(folder.path, run.model.eval(), processor, recipe, stage=recipe.stages[last].name)
         say(console, f"Saved to {folder.path}")
 
 

@@ -40,6 +40,47 @@ def test_equals_the_full_loss_and_its_gradients(case, chunk_logits, monkeypatch)
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("chunk_logits", [2**23, 150])
+@pytest.mark.parametrize("bias", [False, True])
+def test_behind_a_frozen_head_it_is_the_same_loss_and_gradient(case, chunk_logits, bias, monkeypatch):
+    monkeypatch.setattr(loss_module, "FROZEN_CHUNK_LOGITS", chunk_logits)
+    _, hidden, labels = case
+    head = nn.Linear(8, 50, bias=bias)
+    weights = torch.rand(labels.shape)
+    options = {"vocab_size": 50, "label_weights": weights}
+    expected, expected_tokens = language_model_loss(hidden, labels, head, **options)
+    (expected_grad,) = torch.autograd.grad(expected, [hidden])
+    head.requires_grad_(False)
+    got, tokens = language_model_loss(hidden, labels, head, **options)
+    assert got.grad_fn is not None
+    (got_grad,) = torch.autograd.grad(got, [hidden])
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(tokens, expected_tokens)
+    torch.testing.assert_close(got_grad, expected_grad)
+
+
+def test_a_frozen_head_keeps_no_logits(case):
+    """What waits for the backward pass is as wide as a state, and is computed only where a gradient is wanted."""
+    _, hidden, labels = case
+    head = nn.Linear(8, 50).requires_grad_(False)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda item: kept.append(item.shape) or item, lambda item: item):
+        language_model_loss(hidden, labels, head, vocab_size=50)
+    assert kept
+    assert not [shape for shape in kept if 50 in shape]
+    assert not language_model_loss(hidden.detach(), labels, head, vocab_size=50)[0].requires_grad
+
+
+def test_only_a_whole_frozen_matrix_is_taken_for_one():
+    head = nn.Linear(4, 6)
+    assert not loss_module.is_frozen_matrix(head)
+    head.requires_grad_(False)
+    assert loss_module.is_frozen_matrix(head)
+    assert not loss_module.is_frozen_matrix(lambda states: head(states) * 2)
+    head.weight.ds_id = 7  # as ZeRO-3 marks what it has dealt out
+    assert not loss_module.is_frozen_matrix(head)
+
+
 def test_accumulated_micro_batches_add_up_to_the_whole(case):
     head, hidden, labels = case
     total = int(supervised_positions(labels)[0].sum())

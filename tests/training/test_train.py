@@ -115,6 +115,24 @@ def test_finished_stages_are_skipped(make_recipe, built):
     assert split == losses(train.run_recipe(make_recipe("whole")))
 
 
+def test_a_model_that_was_not_written_is_written_from_its_stages(make_recipe, built):
+    """The run dies between its last step and its last file: nothing is trained again, and nothing is lost."""
+    recipe = make_recipe()
+    folder = train.run_recipe(recipe)
+    expected = load_file(folder / "trained.safetensors")
+    steps = len(losses(folder))
+    for name in ("manifest.json", "trained.safetensors"):
+        (folder / name).unlink()
+    assert train.run_recipe(recipe) == folder
+    assert len(losses(folder)) == steps
+    written = load_file(folder / "trained.safetensors")
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], expected[name]) for name in expected)
+    count = len(built)
+    train.run_recipe(recipe)
+    assert len(built) == count, "a written model is left alone"
+
+
 def test_a_stage_is_trained_anew(make_recipe):
     recipe = make_recipe()
     first = losses(train.run_recipe(recipe))
