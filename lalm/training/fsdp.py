@@ -19,7 +19,6 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lalm.encoders.base import AudioEncoder
-from lalm.model.build import default_device
 from lalm.recipe.schema import FsdpSection, Recipe
 
 
@@ -33,7 +32,7 @@ def fsdp_settings(recipe: Recipe, num_processes: int) -> dict[str, Any] | None:
 
 def deal_out(model: nn.Module, settings: FsdpSection) -> None:
     """Leaves each process of the run a share of every parameter, in place. What trains and how is decided before."""
-    mesh = init_device_mesh(default_device().type, (torch.distributed.get_world_size(),))
+    mesh = init_device_mesh(next(model.parameters()).device.type, (torch.distributed.get_world_size(),))
     for layer in [*repeated_layers(model)]:
         fully_shard(layer, mesh=mesh, reshard_after_forward=settings.reshard_after_forward)
     fully_shard(model, mesh=mesh)
