@@ -34,7 +34,7 @@ from lalm.training.stages import check_names, load_trained_tensors, parameter_gr
 
 NOT_FOR_THE_MODEL = ("record_ids", "tasks", "sources", "owners", "audio_seconds")
 """What an item says of itself; everything else in it is an argument of the model's forward."""
-BAD_BATCH = "bad_batch.json"
+BAD_BATCH = "bad_batch"
 
 
 def training_arguments(
@@ -212,7 +212,7 @@ class LalmTrainer(Trainer):
 
     def _stop_at_bad_batch(self, what: str, value: float, record_ids: list[str]) -> None:
         step = self.state.global_step + 1
-        path = Path(self.args.output_dir) / BAD_BATCH
+        path = Path(self.args.output_dir) / bad_batch_file(self.args.process_index, self.args.world_size)
         checkpoints.write_json(path, {"step": step, "what": what, "value": str(value), "records": list(record_ids)})
         raise TrainingError(
             f"stage '{self.stage.name}', step {step}: the {what} is {value}. The {len(record_ids)} records of the "
@@ -340,6 +340,11 @@ class LalmTrainer(Trainer):
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is not None:
             checkpoints.load_random_state(Path(checkpoint), self.args.process_index)
+
+
+def bad_batch_file(rank: int, world_size: int) -> str:
+    """`bad_batch.json`; of several processes each names its own records, `bad_batch-RANK.json`."""
+    return f"{BAD_BATCH}.json" if world_size == 1 else f"{BAD_BATCH}-{rank}.json"
 
 
 def check_distribution(trainer: Trainer, *, wants_deepspeed: bool) -> None:

@@ -24,7 +24,7 @@ def test_a_lost_process_is_recognised(message, num_processes, expected):
 def test_fsdp_of_the_launcher_is_refused_with_what_does_the_same(monkeypatch):
     check_launcher(wants_deepspeed=False)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(TrainingError, match=r"--use_fsdp: the launcher's own settings .*Put 'fsdp: \{\}' into the recipe"):
+    with pytest.raises(TrainingError, match=r"--use_fsdp: the launcher's own settings .*'fsdp: \{\}' into the recipe"):
         check_launcher(wants_deepspeed=True)
 
 

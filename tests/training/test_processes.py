@@ -115,6 +115,7 @@ QUESTION_READER = {
         pytest.param(ZERO_3, {"data": {"cache_states": False}}, id="zero3-live-encoder"),
         pytest.param(ZERO_3, {"projector": QUESTION_READER}, id="zero3-question-reader"),
         pytest.param(ZERO_3, {"language_model": {"cross_attention": CROSS_ATTENTION}}, id="zero3-cross-attention"),
+        pytest.param(None, {"fsdp": {}, "data": {"cache_states": False}}, id="fsdp-live-encoder"),
         pytest.param(
             None,
             {"language_model": {"cross_attention": CROSS_ATTENTION}, "stage": {"gradient_checkpointing": True}},
@@ -123,7 +124,7 @@ QUESTION_READER = {
     ],
 )
 def test_a_process_with_text_alone_holds_up_nobody(make_recipe, tmp_path, runs, block, changes):
-    """ZeRO-3 gathers the weights of a module in every process, and DDP waits for every gradient: one whose micro-batch
+    """ZeRO-3 and FSDP gather the weights of a module in every process, and DDP waits for every gradient: one whose micro-batch
     has no clip sends silence through tower, projector and blocks."""
     path = tmp_path / "data" / "train.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -136,7 +137,7 @@ def test_a_process_with_text_alone_holds_up_nobody(make_recipe, tmp_path, runs, 
         "stages": [stage | changes.get("stage", {})],
         "data": make_recipe().model_dump(mode="json")["data"] | {"packing": "rows"} | changes.get("data", {}),
         "language_model": without_dropout(make_recipe) | changes.get("language_model", {}),
-        **({"projector": changes["projector"]} if "projector" in changes else {}),
+        **{name: changes[name] for name in ("projector", "fsdp") if name in changes},
     }
     one, two = (make_recipe(name, deepspeed=settings, **values) for name, settings in (("one", None), ("two", block)))
     _, processor = build_model(one)
@@ -173,3 +174,24 @@ def test_a_dead_process_leaves_a_checkpoint_and_another_number_goes_on_where_it_
     assert losses(run.run_folder()) == pytest.approx(losses(whole.run_folder()), abs=2e-5)
     ours, theirs = (load_file(recipe.run_folder() / "trained.safetensors") for recipe in (run, whole))
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-3
+
+
+def test_a_loss_that_is_no_number_stops_all_and_each_names_its_records(make_recipe, runs):
+    """A rate that breaks the weights at the first step: the second loss is no number in either process."""
+    stage = {
+        "name": "align",
+        "learning_rates": {"projector": 1e30},
+        "steps": 3,
+        "batch_records": 4,
+        "schedule": "constant",
+    }
+    recipe = make_recipe(stages=[stage])
+    said = runs(recipe, 2, fails=True)
+    assert "stage 'align', step 2: the loss is nan." in said
+    files = [recipe.run_folder() / "stages" / "align" / f"bad_batch-{rank}.json" for rank in (0, 1)]
+    written = [json.loads(path.read_text()) for path in files if path.is_file()]
+    assert written
+    named = [name for batch in written for name in batch["records"]]
+    assert named
+    assert len(set(named)) == len(named)
+    assert {(batch["step"], batch["what"]) for batch in written} == {(2, "loss")}
