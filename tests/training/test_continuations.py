@@ -21,7 +21,7 @@ def greedy(model, processor, prompt: list[int], count: int) -> str:
     ids = list(prompt)
     for _ in range(count):
         logits = model.language_model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].numpy()
-        logits[model.config.audio_token_id :] = -np.inf
+        logits[model.config.audio_token_id] = -np.inf
         ids.append(int(logits.argmax()))
         if ids[-1] in processor.stop_token_ids:
             break

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from curricula import tiny_curriculum, write_records
+from launched import LAUNCHERS, launch, needs_deepspeed
 from safetensors.torch import load_file
 
 from lalm.data.dataset import build_stage_data
@@ -21,10 +18,7 @@ from lalm.training.checkpoints import find_checkpoints
 from lalm.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 ZERO_3 = {"zero_optimization": {"stage": 3}}
-LIMIT_SECONDS = 300
-BIN = Path(sys.executable).parent
 
 
 def losses(folder: Path) -> list[float]:
@@ -35,40 +29,14 @@ def without_dropout(make_recipe) -> dict:
     return {**make_recipe().model_dump(mode="json")["language_model"], "lora": {"rank": 4, "dropout": 0.0}}
 
 
-@pytest.mark.parametrize(
-    ("launcher", "overrides", "banner"),
-    [
-        pytest.param(["torchrun", "--standalone", "--nproc-per-node", "2", "-m"], [], "", id="torchrun"),
-        pytest.param(
-            ["deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"],
-            ["deepspeed={zero_optimization: {stage: 2}}"],
-            "world_size=2",
-            id="deepspeed",
-            marks=needs_deepspeed,
-        ),
-    ],
-)
+@pytest.mark.parametrize(("launcher", "overrides", "banner"), LAUNCHERS)
 def test_a_launcher_of_the_readme_trains(tmp_path, launcher, overrides, banner):
     """The command line itself; the losses are those of one process."""
     write_records(tmp_path / "data")
     stages = [{"name": "align", "learning_rates": {"projector": 0.01, "lora": 0.01}, "steps": 3, "batch_records": 4}]
-    changes = [f"stages={json.dumps(stages)}", *overrides]
-    recipe = tiny_curriculum(tmp_path, "run", "salmonn", *changes, dropout=0.0)
+    recipe = tiny_curriculum(tmp_path, "run", "salmonn", f"stages={json.dumps(stages)}", dropout=0.0)
     save_recipe(recipe, tmp_path / "recipe.yaml")
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, str(BIN / launcher[0]), *launcher[1:], "lalm", "train", str(tmp_path / "recipe.yaml")],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
-             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert banner in done.stdout + done.stderr
+    assert banner in launch(launcher, [str(tmp_path / "recipe.yaml"), *overrides], tmp_path)
     assert json.loads((tmp_path / "run/stages/align/plan.json").read_text())["processes"] == 2
     one = tiny_curriculum(tmp_path, "one", "salmonn", f"stages={json.dumps(stages)}", dropout=0.0)
     from lalm.training.train import run_recipe
@@ -124,8 +92,8 @@ QUESTION_READER = {
     ],
 )
 def test_a_process_with_text_alone_holds_up_nobody(make_recipe, tmp_path, runs, block, changes):
-    """ZeRO-3 and FSDP gather the weights of a module in every process, and DDP waits for every gradient: one whose micro-batch
-    has no clip sends silence through tower, projector and blocks."""
+    """ZeRO-3 and FSDP gather the weights of a module in every process, and DDP waits for every gradient: one whose
+    micro-batch has no clip sends silence through tower, projector and blocks."""
     path = tmp_path / "data" / "train.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for number, line in enumerate(lines):
