@@ -10,7 +10,7 @@ Source: PyTorch FSDP (arXiv 2304.11277), `torch.distributed.fsdp.fully_shard`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ def repeated_layers(model: nn.Module) -> Iterator[nn.Module]:
     """The layers of the language model and of the encoders: what stands in their outermost lists of modules of one
     kind. A list that shares a parameter with anything else is left out."""
     towers = [module.model for module in model.modules() if isinstance(module, AudioEncoder)]
-    for root in [model.language_model, *towers]:
+    for root in [cast(nn.Module, model.language_model), *towers]:
         for layers in _outermost_lists(root):
             inside = {id(parameter) for parameter in layers.parameters()}
             # A parameter that two modules hold is counted once by `parameters()`, twice by its names.

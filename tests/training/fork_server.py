@@ -47,7 +47,7 @@ class Runs:
         file = recipe.run_folder().with_suffix(".yaml")
         file.write_text(json.dumps(recipe.model_dump(mode="json")), encoding="utf-8")
         log = recipe.run_folder().with_suffix(".log")
-        cache = {"LALM_CACHE": os.environ["LALM_CACHE"]}
+        cache = {name: os.environ[name] for name in ("LALM_CACHE",) if name in os.environ}
         request = {**request, "environment": {**cache, **request.get("environment", {})}}
         answer = self._ask({"recipe": str(file), "processes": processes, "log": str(log), **request})
         said = log.read_text(encoding="utf-8", errors="replace")

@@ -53,7 +53,7 @@ def largest_difference(ours: dict, theirs: dict) -> float:
 @pytest.mark.parametrize(
     ("curriculum", "launches"),
     [
-        ("salmonn", {"two": (2, [FSDP]), "four": (4, [FSDP])}),
+        ("salmonn", {"two": (2, [FSDP])}),
         (
             "ltu",
             {"two": (2, [FSDP]), "kept": (2, ["fsdp.reshard_after_forward=false",
