@@ -32,6 +32,7 @@ A_FEW = {
     },
     "scenes": {"count": {"train": 6}},
     "questions": {"records": {"train": dict.fromkeys(TASKS, 6)}},
+    "output": {"form": "jsonl"},
 }
 # Each process blends clips at random, and bfloat16 rounds other sums otherwise: neither is left in.
 SHORT = [
