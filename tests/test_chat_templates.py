@@ -51,6 +51,14 @@ GOLDEN = {
         "<start_of_turn>model\n{Both bark.<end_of_turn>}\n",
         "<s><start_of_turn>user\nWhat is heard?<end_of_turn>\n<start_of_turn>model\n",
     ),
+    "granite": (
+        "<|start_of_role|>system<|end_of_role|>Be brief.</s>\n"
+        "<|start_of_role|>user<|end_of_role|><|audio|>What is heard?</s>\n"
+        "<|start_of_role|>assistant<|end_of_role|>{A dog.</s>}\n"
+        "<|start_of_role|>user<|end_of_role|>Compare <|audio|> and <|audio|>.</s>\n"
+        "<|start_of_role|>assistant<|end_of_role|>{Both bark.</s>}\n",
+        "<|start_of_role|>user<|end_of_role|>What is heard?</s>\n<|start_of_role|>assistant<|end_of_role|>",
+    ),
     "llama2": (
         "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\n<|audio|>What is heard? [/INST]{ A dog. </s>}"
         "[INST] Compare <|audio|> and <|audio|>. [/INST]{ Both bark. </s>}",
@@ -64,6 +72,11 @@ GOLDEN = {
         "<|start_header_id|>assistant<|end_header_id|>\n\n{Both bark.<|eot_id|>}",
         "<s><|start_header_id|>user<|end_header_id|>\n\nWhat is heard?<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    ),
+    "ltu": (
+        "<|audio|><s>Be brief.\n\n### Instruction:\nWhat is heard?\n\n### Response:\n{A dog.</s>}\n\n"
+        "### Instruction:\nCompare <|audio|> and <|audio|>.\n\n### Response:\n{Both bark.</s>}\n\n",
+        "<s>### Instruction:\nWhat is heard?\n\n### Response:\n",
     ),
     "mistral": (
         "<s>[INST] Be brief.\n\n<|audio|>What is heard? [/INST]{ A dog.</s>}"
@@ -93,6 +106,11 @@ GOLDEN = {
         "<s>Be brief.\nUSER: <Speech><|audio|></Speech> What is heard?\nASSISTANT:{ A dog.</s>}\n"
         "USER: Compare <Speech><|audio|></Speech> and <Speech><|audio|></Speech> .\nASSISTANT:{ Both bark.</s>}\n",
         "<s>USER: What is heard?\nASSISTANT:",
+    ),
+    "voxtral": (
+        "<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST][BEGIN_AUDIO]<|audio|>What is heard?[/INST]{A dog.</s>}"
+        "[INST]Compare [BEGIN_AUDIO]<|audio|> and [BEGIN_AUDIO]<|audio|>.[/INST]{Both bark.</s>}",
+        "<s>[INST]What is heard?[/INST]",
     ),
     "vicuna": (
         "<s>Be brief. USER: <|audio|>What is heard? ASSISTANT:{ A dog.</s>}"

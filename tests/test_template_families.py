@@ -96,6 +96,24 @@ FAMILIES = {
     "Vicuna 1.1": Family(
         "vicuna", "<s>", "</s>", "<s>Be brief. USER: What is heard? ASSISTANT:", " A dog.</s>", "</s>"
     ),
+    "Granite 3": Family(
+        "granite",
+        "",
+        "<|end_of_text|>",
+        "<|start_of_role|>system<|end_of_role|>Be brief.<|end_of_text|>\n"
+        "<|start_of_role|>user<|end_of_role|>What is heard?<|end_of_text|>\n"
+        "<|start_of_role|>assistant<|end_of_role|>",
+        "A dog.<|end_of_text|>\n",
+        "<|end_of_text|>",
+    ),
+    "Mistral's tokenizer of version 7 (Mistral Small 3, Voxtral)": Family(
+        "voxtral",
+        "<s>",
+        "</s>",
+        "<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]What is heard?[/INST]",
+        "A dog.</s>",
+        "</s>",
+    ),
     "Alpaca": Family(
         "alpaca",
         "<s>",
@@ -103,6 +121,15 @@ FAMILIES = {
         "<s>Be brief.\n\n### Instruction:\nWhat is heard?\n\n### Response:\n",
         "A dog.</s>",
         "</s>",
+    ),
+    "LTU, GAMA": Family(
+        "ltu",
+        "<s>",
+        "</s>",
+        "<s>### Instruction:\nWhat is heard?\n\n### Response:\n",
+        "A dog.</s>",
+        "</s>",
+        has_system=False,
     ),
     "TinyLlama-chat, Zephyr": Family(
         "zephyr",

@@ -1,7 +1,7 @@
 """Front ends: a waveform -> the frames that an encoder reads. Each is a small object that is saved with the processor.
 
-Whisper's log-mel (arXiv 2212.04356), Kaldi's filterbank as BEATs, AST and w2v-BERT want it, CLAP's log-mel, and the
-bare waveform. Each agrees with transformers' own feature extractor (tested). Imports no torch.
+Whisper's log-mel (arXiv 2212.04356) and Granite Speech's, Kaldi's filterbank as BEATs, AST and w2v-BERT want it, CLAP's
+log-mel, and the bare waveform. Each agrees with transformers' own feature extractor (tested). Imports no torch.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from lalm.audio.lengths import Chain, Frames, Hops, LengthRule, Scale, chunk_bounds
+from lalm.audio.lengths import Chain, Constant, Conv, Frames, Hops, LengthRule, Scale, chunk_bounds
 from lalm.audio.spectra import (
     CLAP_HOP_SAMPLES,
+    GRANITE_FFT,
     KALDI_HOP_SAMPLES,
     KALDI_WINDOW_SAMPLES,
     WHISPER_HOP_SAMPLES,
     clap_log_mel,
+    granite_log_mel,
     kaldi_filterbank,
     whisper_log_mel,
 )
@@ -90,6 +92,59 @@ class WhisperFrontEnd(_FrontEnd):
 
     def length_rule(self) -> LengthRule:
         return Hops(hop_samples=WHISPER_HOP_SAMPLES)
+
+
+class VoxtralFrontEnd(WhisperFrontEnd):
+    """Whisper's log-mel of a whole clip filled up to whole chunks, and only then cut (Voxtral, arXiv 2507.13264).
+
+    So windows reach over a chunk's border, and the cut below the maximum is one for the clip. `silence` says whether
+    the frames that fill the last chunk count as the clip's, as published, or not.
+    """
+
+    kind: Literal["voxtral"] = "voxtral"  # type: ignore[assignment]
+    padding: Literal["full"] = "full"
+    silence: Literal["kept", "dropped"] = "kept"
+
+    def chunks(self, waveform: np.ndarray) -> list[AudioChunk]:
+        bounds = chunk_bounds(len(waveform), self.chunk_samples)
+        if not bounds:
+            return []
+        frames = whisper_log_mel(waveform, self.num_mel_bins, len(bounds) * self.chunk_frames)
+        pieces = np.split(frames, len(bounds), axis=1)
+        counts = [self.length_rule().count(end - start) for start, end in bounds]
+        return [AudioChunk(np.ascontiguousarray(piece), count) for piece, count in zip(pieces, counts, strict=True)]
+
+    def extract(self, waveform: np.ndarray) -> AudioChunk:
+        return self.chunks(waveform)[0]
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames of every chunk."""
+        return self.chunk_samples // WHISPER_HOP_SAMPLES
+
+    def length_rule(self) -> LengthRule:
+        return Constant(outputs=self.chunk_frames) if self.silence == "kept" else super().length_rule()
+
+
+class GraniteSpeechFrontEnd(_FrontEnd):
+    """Granite Speech's log-mel (arXiv 2505.08699), frames in pairs: 50 a second. A last frame alone is left out.
+
+    The cut below the maximum is made before that, so that the frame counts in it.
+    """
+
+    kind: Literal["granite_speech"] = "granite_speech"
+    num_mel_bins: int = Field(default=80, gt=0)
+    stacked_frames: int = Field(default=2, gt=0)
+
+    def extract(self, waveform: np.ndarray) -> AudioChunk:
+        stacks = self.length_rule().count(len(waveform))
+        frames = granite_log_mel(waveform, self.num_mel_bins)[:, : stacks * self.stacked_frames]
+        stacked = frames.T.reshape(stacks, self.num_mel_bins * self.stacked_frames).T
+        return AudioChunk(np.ascontiguousarray(stacked), stacks)
+
+    def length_rule(self) -> LengthRule:
+        frames = Conv(kernel=GRANITE_FFT, stride=WHISPER_HOP_SAMPLES, padding=GRANITE_FFT // 2)
+        return Chain(rules=(frames, Scale(per=self.stacked_frames)))
 
 
 class KaldiFrontEnd(_FrontEnd):
@@ -238,6 +293,8 @@ class ClapFrontEnd(_FrontEnd):
 
 FrontEnd = Annotated[
     WhisperFrontEnd
+    | VoxtralFrontEnd
+    | GraniteSpeechFrontEnd
     | KaldiFrontEnd
     | BatchedKaldiFrontEnd
     | AstFrontEnd

@@ -1,4 +1,4 @@
-"""Spectrograms in NumPy: Whisper's log-mel, Kaldi's filterbank, CLAP's log-mel. Imports no torch."""
+"""Spectrograms in NumPy: the log-mels of Whisper, Granite Speech and CLAP, Kaldi's filterbank. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ WHISPER_WINDOW_SAMPLES, WHISPER_HOP_SAMPLES = 400, 160
 WHISPER_FLOOR = 1e-10
 WHISPER_DYNAMIC_RANGE = 8.0
 """Log10 units below the loudest bin at which Whisper's spectrogram is cut."""
+GRANITE_FFT = 512
+"""Granite Speech's windows are Whisper's, with as many zeros on both sides."""
 
 
 def whisper_log_mel(waveform: np.ndarray, num_mel_bins: int, num_frames: int) -> np.ndarray:
@@ -36,6 +38,19 @@ def whisper_log_mel(waveform: np.ndarray, num_mel_bins: int, num_frames: int) ->
     )  # Frames of silence need no transform.
     log[:, :heard] = np.log10(np.maximum(mel, WHISPER_FLOOR))
     return (np.maximum(log, log.max() - WHISPER_DYNAMIC_RANGE) + 4.0) / 4.0
+
+
+def granite_log_mel(waveform: np.ndarray, num_mel_bins: int) -> np.ndarray:
+    """`[S]` at 16 kHz -> `[M, S // 160 + 1]`, frames centred on every hop: Whisper's scaling of HTK's mel bins."""
+    half = GRANITE_FFT // 2
+    signal = waveform.astype(np.float32, copy=False)
+    padded = np.pad(signal, half, mode="reflect" if len(signal) > half else "constant")
+    window = np.pad(_hann(WHISPER_WINDOW_SAMPLES), (GRANITE_FFT - WHISPER_WINDOW_SAMPLES) // 2)
+    spectrum = np.fft.rfft(_frames(padded, GRANITE_FFT, WHISPER_HOP_SAMPLES) * window)
+    power = spectrum.real**2 + spectrum.imag**2
+    mel = _mel_filters(num_mel_bins, half + 1, 16000, 0.0, 8000.0, "htk") @ power.T
+    log = np.log10(np.maximum(mel, WHISPER_FLOOR)).astype(np.float32)
+    return np.maximum(log, log.max() - WHISPER_DYNAMIC_RANGE) / 4 + 1
 
 
 def kaldi_filterbank(

@@ -21,7 +21,8 @@ def convert(
     """Turn the authors' released weights into a run folder that chat, evaluate and train take.
 
     The base models (encoders, language model) come from where the recipe says: a released checkpoint holds only what
-    was trained on them. Every tensor must be there, nothing may be left over, every shape must fit.
+    was trained on them. An encoder that was trained (LTU, GAMA) comes from the checkpoint, which the run keeps needing.
+    Every tensor must be there, nothing may be left over, every shape must fit.
     """
     from rich.console import Console
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lalm.conversion.gama import GAMA
 from lalm.conversion.layout import Layout, to_ours, to_theirs
+from lalm.conversion.ltu import LTU
 from lalm.conversion.salmonn import SALMONN
 from lalm.errors import CheckpointError
 from lalm.model.build import build_model
@@ -21,7 +23,7 @@ from lalm.model.checkpoint import save_trained
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.recipe.schema import Recipe
 
-LAYOUTS: dict[str, Layout] = {"salmonn": SALMONN}
+LAYOUTS: dict[str, Layout] = {"salmonn": SALMONN, "ltu": LTU, "gama": GAMA}
 """What a recipe's `system.official_weights` names."""
 STAGE = "released"
 """What the manifest of a converted checkpoint calls its stage."""
@@ -30,7 +32,8 @@ STAGE = "released"
 def convert_checkpoint(recipe: Recipe, checkpoint: Path, folder: Path) -> LalmForConditionalGeneration:
     """Writes `folder` from a released checkpoint of the recipe's system, whole or not at all; gives the model.
 
-    The base models that the recipe names must be on this machine: the checkpoint holds what was trained on them.
+    The base models that the recipe names must be on this machine: the checkpoint holds what was trained on them. An
+    encoder that was trained is in the checkpoint, which is then its base, and the run keeps needing that file.
 
     Raises:
         CheckpointError: if the system has no known layout, `folder` exists, the file cannot be read without running
@@ -40,7 +43,10 @@ def convert_checkpoint(recipe: Recipe, checkpoint: Path, folder: Path) -> LalmFo
     if folder.exists():
         raise CheckpointError(f"{folder}: is there already. Name another folder, or remove it.")
     official = read_official(checkpoint)
+    recipe = released_recipe(recipe, layout, checkpoint)
     model, processor = build_model(recipe)
+    if "encoder" in layout.parts:
+        model.audio_tower.float()  # frozen ones may be held in less, and these are weights to keep
     load_official(model, official, layout, str(checkpoint))
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
@@ -66,6 +72,15 @@ def layout_of(recipe: Recipe) -> Layout:
             f"Layouts that can: {', '.join(LAYOUTS)}."
         )
     return LAYOUTS[name]
+
+
+def released_recipe(recipe: Recipe, layout: Layout, checkpoint: Path) -> Recipe:
+    """The recipe of the network that the released weights were trained in, its encoder out of the checkpoint."""
+    value = recipe.model_dump(mode="json")
+    value["projector"] |= layout.projector_settings
+    if "encoder" in layout.parts:
+        value["encoders"][0] |= {**layout.encoder_settings, "base": str(checkpoint.resolve())}
+    return Recipe.model_validate(value)
 
 
 def read_official(checkpoint: Path) -> dict[str, Tensor]:

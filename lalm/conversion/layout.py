@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +29,19 @@ class Layout:
         renames: (pattern of our name, their names for it); the first that matches a whole name counts, and its groups
             are filled in.
         constants: patterns of their names that hold no weights but tables that both compute by themselves.
+        unread: patterns of their names that their code saves and that change nothing it computes; ours has no place for
+            them.
+        encoder_settings: what the recipe's encoder is set to, because the weights were trained so. The encoder itself
+            is in the checkpoint where `parts` has it.
+        projector_settings: the same of the projector.
     """
 
     parts: tuple[str, ...]
     renames: tuple[tuple[str, tuple[str, ...]], ...]
     constants: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+    encoder_settings: Mapping[str, Any] = field(default_factory=dict)
+    projector_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def their_names(self, ours: str) -> tuple[str, ...]:
         """Their names of one of our tensors.
@@ -60,8 +69,8 @@ def to_ours(official: Mapping[str, Tensor], wanted: Mapping[str, Tensor], layout
     """
     names = {ours: layout.their_names(ours) for ours in wanted}
     expected = {theirs for group in names.values() for theirs in group}
-    constants = {name for name in official if any(re.fullmatch(pattern, name) for pattern in layout.constants)}
-    missing, left_over = sorted(expected - official.keys()), sorted(official.keys() - expected - constants)
+    passed_over = {name for name in official if any(re.fullmatch(p, name) for p in (*layout.constants, *layout.unread))}
+    missing, left_over = sorted(expected - official.keys()), sorted(official.keys() - expected - passed_over)
     problems = []
     if missing:
         problems.append(f"missing in the file ({len(missing)}): {_some(missing)}")

@@ -32,6 +32,7 @@ ENCODERS = {
     "beats": "lalm.encoders.beats",
     "clap": "lalm.encoders.clap",
     "ast": "lalm.encoders.ast",
+    "cav_mae": "lalm.encoders.cav_mae",
     "wav2vec2": "lalm.encoders.speech_transformers",
     "hubert": "lalm.encoders.speech_transformers",
     "wavlm": "lalm.encoders.speech_transformers",
@@ -42,6 +43,8 @@ ENCODERS = {
     "mimi": "lalm.encoders.codecs",
     "qwen2_audio": "lalm.encoders.pooled_whisper",
     "audio_flamingo3": "lalm.encoders.pooled_whisper",
+    "voxtral": "lalm.encoders.voxtral",
+    "granite_speech": "lalm.encoders.granite_speech",
 }
 """The encoders that a recipe can name, and the file of each."""
 

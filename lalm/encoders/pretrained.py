@@ -24,6 +24,9 @@ from lalm.recipe.encoders import EncoderSection
 from lalm.resources import file_fingerprint, find_base
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+WITHOUT_ADAPTER: dict[str, Any] = {"adapter_kwargs": {"subfolder": "no adapter is here"}}
+"""For `from_pretrained`: an adapter beside a model's weights (Granite Speech) is left alone. transformers 5 would load
+it by itself, into whatever part of the model is asked for; it looks for it where these words send it."""
 SHOWN_NAMES = 5
 """Of the tensors that do not fit, as many are named in an error."""
 Facts = dict[str, Any]
@@ -152,6 +155,7 @@ def _load_strictly(family: Family, base: str, folder: Path, config: PreTrainedCo
             use_safetensors=True,
             ignore_mismatched_sizes=True,
             dtype=torch.float32,
+            **WITHOUT_ADAPTER,
         )
     except OSError as error:
         raise ModelError(

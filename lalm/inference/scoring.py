@@ -22,6 +22,7 @@ from lalm.inference.prompting import (
     prompt_ids,
     questions_of,
 )
+from lalm.model.cache_name import CACHE
 
 if TYPE_CHECKING:
     from lalm.model.modeling import LalmForConditionalGeneration
@@ -82,7 +83,7 @@ def score_options(
         heard = {name: value for name, value in inputs.items() if name in ("audio_context", "audio_context_clips")}
         for start in range(0, len(answers), batch_size):
             batch = answers[start : start + batch_size]
-            scores += _score_batch(model, read.logits, copy.deepcopy(read.past_key_values), len(prompt), batch, heard)
+            scores += _score_batch(model, read.logits, copy.deepcopy(read[CACHE]), len(prompt), batch, heard)
     return scores
 
 
@@ -143,8 +144,8 @@ def _score_batch(
             input_ids=ids[:, :-1],
             attention_mask=attention_mask[:, :-1],
             position_ids=position_ids.expand(num_rows, -1),
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE: cache},
             **{name: value.expand(num_rows, *value.shape[1:]) for name, value in heard.items()},
         ).logits
         logits = torch.cat([logits, rest], dim=1)

@@ -35,6 +35,7 @@ from lalm.inference.prompting import (
     prompt_ids,
     questions_of,
 )
+from lalm.model.cache_name import CACHE
 from lalm.recipe.schema import GenerationSection
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class ChatSession:
             extra: dict[str, Any] = {}
             if is_streamed:
                 if not model.has_encoder:
-                    extra["past_key_values"] = self._cache.start(prompt, options.lora_scale)
+                    extra[CACHE] = self._cache.start(prompt, options.lora_scale)
                 extra["streamer"] = AnswerStream(
                     processor,
                     on_text=on_text or (lambda piece: None),

@@ -22,7 +22,7 @@ from lalm.model.decoder import (
     load_tokenizer,
 )
 from lalm.model.modeling import LalmForConditionalGeneration
-from lalm.model.whole_models import is_whole_model, load_projector
+from lalm.model.whole_models import load_projector, text_config_of
 from lalm.processing.processor import LalmProcessor
 from lalm.recipe.encoders import EncoderSection
 from lalm.recipe.known_bases import KNOWN_ENCODERS, KNOWN_FRONT_ENDS, KNOWN_LANGUAGE_MODELS
@@ -139,7 +139,7 @@ def known_sizes(section: EncoderSection) -> dict[str, Any] | None:
     if name == "whisper" and (path := downloaded_config(section.base)) is not None:
         return json.loads(path.read_text(encoding="utf-8"))
     sizes = KNOWN_ENCODERS.get(section.base)
-    if sizes is None or name in ("whisper", "beats"):
+    if sizes is None or name in ("whisper", "beats", "cav_mae"):
         return sizes
     return {"config": sizes, "front_end": KNOWN_FRONT_ENDS.get(section.base, {})}
 
@@ -149,8 +149,7 @@ def known_text_config(section: LanguageModelSection) -> Any:
     if section.base == "random" or is_on_disk(section.base):
         return None
     if (path := downloaded_config(section.base)) is not None:
-        config = AutoConfig.from_pretrained(path.parent, trust_remote_code=False)
-        return config.text_config if is_whole_model(config) else config
+        return text_config_of(AutoConfig.from_pretrained(path.parent, trust_remote_code=False))
     sizes = KNOWN_LANGUAGE_MODELS.get(section.base)
     return AutoConfig.for_model(**sizes) if sizes else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,7 +25,9 @@ from transformers.pytorch_utils import Conv1D
 from lalm.errors import MissingPackageError, ModelError
 from lalm.model.attention_mask import MASKED_LAYERS
 from lalm.model.grouped_attention import attend_in_groups, why_not_grouped
-from lalm.model.whole_models import is_whole_model, language_model_of
+from lalm.model.narrow_lora import narrow_adapters
+from lalm.model.tekken import is_tekken_alone, read_tekken
+from lalm.model.whole_models import adapter_of, is_whole_model, language_model_of, text_config_of
 from lalm.recipe.schema import LanguageModelSection, LoraSection
 from lalm.resources import cache_folder, file_fingerprint, find_base
 
@@ -76,12 +78,39 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         if is_whole_model(config):
             model = language_model_of(config, folder, options)
+            if (adapter := adapter_of(config, folder)) is not None:
+                merge_adapter(model, folder, adapter)
         else:
             model = _auto_class(config).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be loaded: {error}") from error
     _choose_grouped(model, section.attention)
     return model.eval().requires_grad_(False)
+
+
+def merge_adapter(model: PreTrainedModel, folder: str, tensors: dict[str, Tensor]) -> None:
+    """Adds an adapter that a base brings to the weights, in place; nothing is left of it but its effect.
+
+    Args:
+        folder: where its configuration is.
+        tensors: see `lalm.model.whole_models.adapter_of`.
+
+    Raises:
+        ModelError: if its names or shapes do not fit the model exactly.
+    """
+    inject_adapter_in_model(LoraConfig.from_pretrained(folder), model)
+    own = {name.replace(".default.", "."): value for name, value in model.named_parameters() if ".lora_" in name}
+    wrong = sorted(own.keys() ^ tensors.keys()) + sorted(
+        name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape
+    )
+    if wrong:
+        raise ModelError(f"{folder}: its adapter does not fit its language model: {wrong[:5]}. Copy the model again.")
+    for name, tensor in tensors.items():
+        own[name].data.copy_(tensor)
+    for name, module in [*model.named_modules()]:
+        if isinstance(module, LoraLayer):
+            module.merge()
+            model.set_submodule(name, module.get_base_layer())
 
 
 def empty_language_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -121,15 +150,17 @@ def load_config(section: LanguageModelSection):
         config = AutoConfig.from_pretrained(language_model_folder(section.base), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be read: {error}") from error
-    return config.text_config if is_whole_model(config) else config
+    return text_config_of(config)
 
 
 def load_tokenizer(section: LanguageModelSection) -> PreTrainedTokenizerBase:
     """The base's own tokenizer; a byte-level one for `base: random`."""
     if section.base == "random":
         return byte_tokenizer()
+    if is_tekken_alone(folder := language_model_folder(section.base)):
+        return read_tekken(folder)
     try:
-        return AutoTokenizer.from_pretrained(language_model_folder(section.base), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} has no usable tokenizer: {error}") from error
 
@@ -258,6 +289,7 @@ def add_lora(model: PreTrainedModel, section: LoraSection) -> None:
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.float()
+    narrow_adapters(model)
 
 
 def resolve_targets(model: PreTrainedModel, targets: tuple[str, ...] | str) -> list[str]:

@@ -4,12 +4,15 @@ A prefix attends to itself causally. A branch attends to the whole prefix and to
 results are put together by their sums of exponentials. Scores are never stored: the backward pass computes them again
 from the sums, for which FlashAttention's formula holds piece by piece (arXiv 2307.08691).
 
-Computes in float32 also for bfloat16: the kernel is faster in it, forward and backward. Keys and values are not
-repeated for grouped queries: the kernel reads them with a stride of zero.
+Keys and values are not repeated for grouped queries: the kernel reads them with a stride of zero.
+
+bfloat16 is computed in float32, in which the kernel is faster, forward and backward. Where the processor multiplies
+matrices of bfloat16 in tiles (AMX), the kernel's forward pass stays in it, and the backward pass is written out below.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +23,10 @@ from lalm.model.packed_rows import Group, PackedRows
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
+Piece = Callable[[int, slice, slice, bool], tuple[Tensor, Tensor, Tensor]]
+"""(row, query places, key places, whether causal) -> gradients `[K, H / K, L, d]` of queries, `[K, L, d]` of keys and of
+values."""
+
 
 def flash_groups(query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, scaling: float) -> Tensor:
     """query `[R, H, L, d]`, key and value `[R, K, L, d]` with K dividing H -> `[R, L, H, d]`, zero at padding."""
@@ -29,9 +36,10 @@ def flash_groups(query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, sc
 class _FlashGroups(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, scaling: float) -> Tensor:
-        q, k, v = _by_key_head(query, key, value)
-        out = torch.zeros_like(q, memory_format=torch.contiguous_format)
-        sums = q.new_zeros(q.shape[:-1])
+        q, k, v = _by_key_head(query, key, value, _kernel_dtype(query))
+        wide = _wide(query.dtype)
+        out = torch.zeros_like(q, dtype=wide, memory_format=torch.contiguous_format)
+        sums = q.new_zeros(q.shape[:-1], dtype=wide)
         for group in rows.groups:
             for queries, keys, is_causal in _pieces(group):
                 piece = q[group.row, :, :, queries], k[group.row, :, :, keys], v[group.row, :, :, keys]
@@ -52,22 +60,62 @@ class _FlashGroups(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, merged, sums = ctx.saved_tensors
-        q, k, v = _by_key_head(query, key, value)
-        split = (key.shape[1], -1)
-        out = merged.to(q.dtype).transpose(1, 2).unflatten(1, split)
-        gradient = gradient.to(q.dtype).transpose(1, 2).unflatten(1, split)
-        dq = torch.zeros_like(q, memory_format=torch.contiguous_format)
-        dk, dv = (item.new_zeros(item.shape, dtype=q.dtype) for item in (key, value))
+        dtype = _kernel_dtype(query)
+        q, k, v = _by_key_head(query, key, value, dtype)
+        pull, out = (item.to(dtype).transpose(1, 2).unflatten(1, q.shape[1:3]) for item in (gradient, merged))
+        pass_of = _tiled_backward if dtype == torch.bfloat16 else _kernel_backward
+        pieces = pass_of(q, k, v, pull, out, sums, ctx.scaling)
+        dq = torch.zeros(q.shape, dtype=sums.dtype)
+        dk, dv = (torch.zeros(item.shape, dtype=sums.dtype) for item in (key, value))
         for group in ctx.rows.groups:
-            row = group.row
             for queries, keys, is_causal in _pieces(group):
-                place = row, slice(None), slice(None), queries
-                piece = q[place], k[row, :, :, keys], v[row, :, :, keys], out[place], sums[place]
-                dq_piece, dk_piece, dv_piece = _backward(gradient[place], *piece, 0.0, is_causal, scale=ctx.scaling)
-                dq[place] += dq_piece
-                dk[row, :, keys] += dk_piece.sum(1)
-                dv[row, :, keys] += dv_piece.sum(1)
+                dq_piece, dk_piece, dv_piece = pieces(group.row, queries, keys, is_causal)
+                dq[group.row, :, :, queries] += dq_piece
+                dk[group.row, :, keys] += dk_piece
+                dv[group.row, :, keys] += dv_piece
         return dq.flatten(1, 2).to(query.dtype), dk.to(key.dtype), dv.to(value.dtype), None, None
+
+
+def _kernel_backward(q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, sums: Tensor, scaling: float) -> Piece:
+    def piece(row: int, queries: slice, keys: slice, is_causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+        place, seen = (row, slice(None), slice(None), queries), (row, slice(None), slice(None), keys)
+        dq, dk, dv = _backward(
+            pull[place], q[place], k[seen], v[seen], out[place], sums[place], 0.0, is_causal, scale=scaling
+        )
+        return dq, dk.sum(1), dv.sum(1)
+
+    return piece
+
+
+def _tiled_backward(q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, sums: Tensor, scaling: float) -> Piece:
+    """The same in products of bfloat16 alone.
+
+    What is taken from every score (its row's sum of exponentials) and from every gradient of a weight (its row's
+    product of result and gradient) is two more columns of the product, in whose float32 it is subtracted before the
+    result is rounded. The queries that share a key head are rows of one product.
+    """
+    q = q * scaling
+    rows, pulls = _with_taken(q, sums[..., None]), _with_taken(pull, (pull.float() * out).sum(-1, keepdim=True))
+    ones = k.new_ones(*k[:, :, 0].shape[:-1], 2)
+    keys_, values_ = torch.cat([k[:, :, 0], ones], -1), torch.cat([v[:, :, 0], ones], -1)
+
+    def piece(row: int, queries: slice, keys: slice, is_causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+        place = row, slice(None), slice(None), queries
+        weights = torch.bmm(rows[place].flatten(1, 2), keys_[row, :, keys].mT).exp_()
+        if is_causal:
+            weights.unflatten(1, (q.shape[2], -1)).tril_()
+        scores = torch.bmm(pulls[place].flatten(1, 2), values_[row, :, keys].mT).mul_(weights)
+        dq = torch.bmm(scores, k[row, :, 0, keys]).unflatten(1, (q.shape[2], -1))
+        dk = torch.bmm(scores.mT, q[place].flatten(1, 2))
+        return dq * scaling, dk, torch.bmm(weights.mT, pull[place].flatten(1, 2))
+
+    return piece
+
+
+def _with_taken(rows: Tensor, taken: Tensor) -> Tensor:
+    """Rows `[..., d]` and, as two columns whose sum is exact enough, the negative of `taken [..., 1]`, in float32."""
+    high = -taken.to(rows.dtype)
+    return torch.cat([rows, high, (-taken - high).to(rows.dtype)], dim=-1)
 
 
 def _pieces(group: Group):
@@ -81,9 +129,17 @@ def _pieces(group: Group):
         yield slice(start, end), slice(start, end), True
 
 
-def _by_key_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`[R, K, H / K, L, d]` each, in float32 at least: views of keys and values, not copies for every query head."""
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+def _by_key_head(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """`[R, K, H / K, L, d]` each: views of keys and values, not copies for every query head."""
     q = query.to(dtype).unflatten(1, (key.shape[1], -1))
     k, v = (item.to(dtype)[:, :, None].expand(-1, -1, q.shape[2], -1, -1) for item in (key, value))
     return q, k, v
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _kernel_dtype(query: Tensor) -> torch.dtype:
+    is_tiled = query.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if is_tiled else _wide(query.dtype)

@@ -1,17 +1,26 @@
-"""Cross-entropy at supervised positions only: the vocabulary is never computed at audio and prompt positions."""
+"""Cross-entropy at supervised positions only: the vocabulary is never computed at audio and prompt positions.
+
+Behind a frozen vocabulary matrix no logits are kept for the backward pass: a row's loss depends on its state alone, so
+its gradient is computed beside it, and the backward pass only weighs it (as Liger's fused loss, arXiv 2410.10989).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lalm.model.sharding import is_whole
+
 IGNORED = -100
 """The label of a position without supervision."""
 CHUNK_LOGITS = 2**25
 """Logits held at once, in numbers: 128 MiB in float32."""
+FROZEN_CHUNK_LOGITS = 2**23
+"""The same behind a frozen head, where a chunk is done with at once: what caches hold is faster than what fills memory."""
 
 
 def supervised_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,6 +44,8 @@ def token_losses(hidden_states: Tensor, labels: Tensor, head: Callable[[Tensor],
 
 def losses_in_chunks(used: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor], *, vocab_size: int) -> Tensor:
     """The loss of each state `[n, D]` that is `used` `[n]`; many of them give their logits up and make them again."""
+    if is_frozen_matrix(head):
+        return _FrozenHeadLosses.apply(used, targets, head)
     chunk = max(1, CHUNK_LOGITS // vocab_size)
     if len(targets) <= chunk:
         return _losses(used, targets, head)
@@ -73,6 +84,40 @@ def language_model_loss(
         weights = nn.functional.pad(label_weights[:, 1:], (0, 1))[is_used].to(losses.dtype)
     total = (losses * weights).sum()
     return total / (weights.sum() if num_items is None else num_items), losses.detach()
+
+
+def is_frozen_matrix(head: Callable[[Tensor], Tensor]) -> bool:
+    """Whether a head is a matrix that does not train, whole in this process, and nothing else.
+
+    ZeRO-3 and FSDP hold a share of it between its calls, and a quantised one is no matrix.
+    """
+    return (
+        type(head) is nn.Linear
+        and is_whole(head.weight)
+        and not any(parameter.requires_grad for parameter in head.parameters())
+    )
+
+
+class _FrozenHeadLosses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, used: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
+        chunk = max(1, FROZEN_CHUNK_LOGITS // head.out_features)
+        losses, gradients = [], []
+        for states, labels in zip(used.split(chunk), targets.split(chunk), strict=True):
+            logits = head(states)
+            wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+            scores = torch.log_softmax(logits, dim=-1, dtype=wide)
+            losses.append(-scores.gather(-1, labels[:, None])[:, 0])
+            if ctx.needs_input_grad[0]:
+                scores.exp_().scatter_add_(-1, labels[:, None], scores.new_full((len(labels), 1), -1.0))
+                gradients.append(scores.to(logits.dtype) @ head.weight)
+        ctx.save_for_backward(torch.cat(gradients) if gradients else used.new_zeros(0))
+        return torch.cat(losses)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (by_state,) = ctx.saved_tensors
+        return (by_state * gradient[:, None]).to(by_state.dtype), None, None
 
 
 def _losses(hidden_states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:

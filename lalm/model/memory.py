@@ -146,7 +146,7 @@ def _count_decoder(
             used = hidden.flatten(0, 1)[: min(shape.supervised, shape.positions)]
             targets = torch.empty(len(used), dtype=torch.long, device=META)
             head = cast(nn.Embedding, model.get_output_embeddings()).weight
-            loss = losses_in_chunks(used, targets, model._head, vocab_size=head.shape[0]).sum()
+            loss = losses_in_chunks(used, targets, model.loss_head(), vocab_size=head.shape[0]).sum()
             del hidden, used
         count.after_forward()
         if loss.requires_grad:

@@ -13,12 +13,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lalm.encoders import build_encoder, encoder_name
 from lalm.errors import ModelError
 from lalm.model.attention_mask import masks_of_layers
 from lalm.model.audio_tower import AudioTower
+from lalm.model.cache_name import CACHE
 from lalm.model.configuration import LalmConfig
 from lalm.model.cross_attention import (
     CONTEXT_INPUTS,
@@ -42,24 +43,23 @@ AUDIO_INPUTS = (
 )
 PARTS = ("encoder", "projector", "lora", "language_model")
 """What a stage of a recipe can train, and a model that answers consists of."""
+LOGIT_SCALINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""What some families' configurations say of the logits: Gemma 2, Cohere, Granite."""
 HEADS = "heads"
 """The part that a model has only while a stage trains it, see `lalm.model.objectives`."""
 
 
 @dataclass
-class LalmOutput(ModelOutput):
-    """`logits` are left out when labels are given: they exist at supervised positions only, inside the loss.
+class LalmOutput(CausalLMOutputWithPast):
+    """transformers' own output of a decoder, and more of the loss.
+
+    `logits` are left out when labels are given: they exist at supervised positions only, inside the loss.
 
     `token_losses [n]`: of each supervised token, row by row. `losses`: of each objective before its weight.
     """
 
-    loss: Tensor | None = None
     token_losses: Tensor | None = None
     losses: dict[str, Tensor] | None = None
-    logits: Tensor | None = None
-    past_key_values: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -400,7 +400,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.sequence_loss(
             hidden_states,
             labels,
-            self._head,
+            self.loss_head(),
             vocab_size=self.get_output_embeddings().weight.shape[0],
             label_weights=label_weights,
             num_items=num_items,
@@ -425,6 +425,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio_context: Tensor | None = None,
         audio_context_clips: Tensor | None = None,
         audio_range: Tensor | None = None,
+        cache: Any = None,
         past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -453,6 +454,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             audio_is_unheard: no text holds the clip; it only takes tower and projector through their paces, as every
                 process must in every micro-batch.
             objective_items: what the stage's other objectives read, see `alignment_losses`; after `begin_objectives`.
+            cache, past_key_values: keys and values of earlier positions; `generate` uses the name that its version has.
         """
         num_items = num_items_in_batch if isinstance(num_items_in_batch, Mapping) else {}
         text = {
@@ -501,23 +503,28 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
+                **{CACHE: past_key_values if cache is None else cache},
                 **kwargs,
             )
             return LalmOutput(
                 logits=outputs.logits,
-                past_key_values=outputs.get("past_key_values"),
                 hidden_states=outputs.get("hidden_states"),
                 attentions=outputs.get("attentions"),
+                **{CACHE: outputs.get(CACHE)},
             )
         num_items = num_items_in_batch.get("language_model") if num_items else num_items_in_batch
         loss, token_losses = self._answer_loss(inputs_embeds, num_items=num_items, **text)
         return LalmOutput(loss=loss, token_losses=token_losses)
 
-    def _head(self, hidden_states: Tensor) -> Tensor:
-        """`[n, D]` -> logits `[n, V]`, with the scaling that some families put behind the matrix."""
+    def loss_head(self) -> Callable[[Tensor], Tensor]:
+        """`[n, D]` -> logits `[n, V]`: the matrix itself where a family puts no scaling behind it."""
+        config = self.config.text_config
+        is_plain = all(getattr(config, name, None) is None for name in LOGIT_SCALINGS)
+        return self.get_output_embeddings() if is_plain else self._scaled_logits
+
+    def _scaled_logits(self, hidden_states: Tensor) -> Tensor:
         logits = self.get_output_embeddings()(hidden_states)
         config = self.config.text_config
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2

@@ -158,7 +158,8 @@ class PromptAssembler:
                 f"{num_places} places for audio in the conversation, but {len(num_positions)} clips are given"
             )
         counts = iter(num_positions)
-        if self.bos_token_id is not None and not _opens_with(segments, self._bos_token):
+        has_bos = self.bos_token_id is not None and _opens_with(segments, self._bos_token)
+        if self.bos_token_id is not None and not has_bos:
             yield _Piece([self.bos_token_id])
         is_first = True
         for segment in _move_spaces(segments):
@@ -173,7 +174,7 @@ class PromptAssembler:
                 ids = self._tokens.plain(segment.text, is_first)
                 is_closing = segment.supervised and segment.turn == closing
                 yield _Piece(ids, segment.turn, segment.supervised, is_closing_answer=is_closing)
-            is_first = False
+            is_first = is_first and segment.is_audio and has_bos  # clips may stand before the start of the text
 
     def _join(self, pieces: Iterable[_Piece], *, truncated: bool, train_on_inputs: bool) -> Encoded:
         ids: list[int] = []
@@ -252,4 +253,6 @@ def _move_spaces(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def _opens_with(segments: Sequence[Segment], text: str) -> bool:
-    return bool(segments) and segments[0].role is None and segments[0].text.startswith(text)
+    """Whether `text` comes first, clips aside: LTU's stand before the BOS token."""
+    first = next((segment for segment in segments if not segment.is_audio), None)
+    return first is not None and first.role is None and first.text.startswith(text)

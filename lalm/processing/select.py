@@ -12,6 +12,8 @@ _BY_TOKENS = (
     (("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"), "llama3"),
     (("<start_of_turn>", "<end_of_turn>"), "gemma"),
     (("<|user|>", "<|assistant|>", "<|end|>"), "phi"),
+    (("<|start_of_role|>", "<|end_of_role|>"), "granite"),
+    (("[INST]", "[/INST]", "[BEGIN_AUDIO]"), "voxtral"),
     (("[INST]", "[/INST]"), "mistral"),
 )
 """Tokens that only one format uses."""

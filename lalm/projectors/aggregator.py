@@ -3,6 +3,9 @@
 Two branches over one encoder. The queries of a Q-Former read the last layer; the last layer's own steps read earlier
 layers, one decoder layer each. Both end in a LayerNorm without parameters and two linear layers. Q-Former first, as in
 the released code, then the steps, then the learned soft prompt.
+
+The released code computes what the steps read of the earlier layers and goes on without it, so that these attentions
+were never trained: `reads_taps=False` builds its network.
 """
 
 from __future__ import annotations
@@ -16,11 +19,15 @@ from transformers import Blip2QFormerConfig, Blip2QFormerModel
 from lalm.projectors.base import Projector, into_windows, join_in_time, masked_mean, step_mask
 from lalm.projectors.qformer import QUERY_STD
 
+BERT_EPSILON = 1e-12
+"""Of its norms; it matters where `input_scale` leaves states this small."""
+
 
 class AggregatorProjector(Projector):
     """Reads `num_taps` earlier layers and the last one: `states [B, num_taps + 1, T, E]`, the last layer last.
 
-    The taps come as the encoder has them, shallowest first; they are read from the deepest to the shallowest.
+    The taps come as the encoder has them, shallowest first; they are read from the deepest to the shallowest. Without
+    `reads_taps` the steps pass as many layers and read themselves alone: `states [B, T, E]`.
     """
 
     def __init__(
@@ -29,6 +36,8 @@ class AggregatorProjector(Projector):
         encoder_width: int,
         decoder_width: int,
         num_taps: int,
+        reads_taps: bool,
+        input_scale: float,
         pool_steps: int,
         queries: int,
         num_layers: int,
@@ -42,8 +51,8 @@ class AggregatorProjector(Projector):
         super().__init__()
         if encoder_width % num_heads:
             raise ValueError(f"an encoder of width {encoder_width} cannot be read by num_heads {num_heads}")
-        self.num_layer_inputs = num_taps + 1
-        self.pool_steps = pool_steps
+        self.num_layer_inputs = num_taps + 1 if reads_taps else 1
+        self.pool_steps, self.input_scale = pool_steps, input_scale
         self.norm = nn.LayerNorm(encoder_width)
         self.queries = nn.Parameter(torch.randn(1, queries, hidden_size) * QUERY_STD)
         self.qformer = Blip2QFormerModel(
@@ -59,9 +68,16 @@ class AggregatorProjector(Projector):
             )
         )
         # Attention to itself, to the tap, feed-forward, each with a norm behind it: BERT's layer.
+        layer = nn.TransformerDecoderLayer if reads_taps else nn.TransformerEncoderLayer
         self.readers = nn.ModuleList(
-            nn.TransformerDecoderLayer(
-                encoder_width, num_heads, intermediate_size, dropout, activation="gelu", batch_first=True
+            layer(
+                encoder_width,
+                num_heads,
+                intermediate_size,
+                dropout,
+                activation="gelu",
+                layer_norm_eps=BERT_EPSILON,
+                batch_first=True,
             )
             for _ in range(num_taps)
         )
@@ -82,7 +98,8 @@ class AggregatorProjector(Projector):
             self.soft_prompt.data.mul_(std / QUERY_STD)
 
     def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
-        *taps, last = states.unbind(dim=1)
+        scaled = states * self.input_scale
+        *taps, last = scaled.unbind(dim=1) if self.num_layer_inputs > 1 else (scaled,)
         is_step = step_mask(num_steps, last.shape[1])
         has_audio = num_steps > 0
         pooled = masked_mean(*into_windows(last, num_steps, self.pool_steps))
@@ -94,13 +111,17 @@ class AggregatorProjector(Projector):
             encoder_attention_mask=(is_real | ~has_audio[:, None]).long(),
         ).last_hidden_state
         steps = pooled
-        for reader, tap in zip(self.readers, reversed(taps), strict=True):
+        # A clip without any step sees its filler, so that no softmax is empty; its positions count nothing.
+        hides_pooled, hides_step = ~is_real & has_audio[:, None], ~is_step & has_audio[:, None]
+        if not taps:
+            for reader in self.readers:
+                steps = reader(steps, src_key_padding_mask=hides_pooled)
+        for reader, tap in zip(self.readers, reversed(taps), strict=bool(taps)):
             steps = reader(
                 steps,
                 tap.masked_fill(~is_step[..., None], 0),
-                # A clip without any step sees its filler, so that no softmax is empty; its positions count nothing.
-                tgt_key_padding_mask=~is_real & has_audio[:, None],
-                memory_key_padding_mask=~is_step & has_audio[:, None],
+                tgt_key_padding_mask=hides_pooled,
+                memory_key_padding_mask=hides_step,
             )
         parts = [self.queries_to_decoder(answers), self.steps_to_decoder(steps)]
         lengths = [torch.full_like(num_steps, answers.shape[1]) * has_audio, num_pooled]

@@ -39,7 +39,8 @@ class Projector(nn.Module):
             layer.weight.fill_(std)
         else:  # PyTorch's start turns inputs of unit variance into outputs of variance 1/3.
             layer.weight.mul_(std * 3**0.5)
-            layer.bias.zero_()
+            if layer.bias is not None:
+                layer.bias.zero_()
 
     def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
         """`states [B, T, E]`, `num_steps [B]` -> (`positions [B, A, D]`, `num_positions [B]`)."""
@@ -67,6 +68,26 @@ def into_windows(states: Tensor, num_steps: Tensor, size: int) -> tuple[Tensor, 
     states = nn.functional.pad(states, (0, 0, 0, num_windows * size - length))
     states = states.masked_fill(~is_real[..., None], 0)
     return states.view(batch, num_windows, size, width), is_real.view(batch, num_windows, size)
+
+
+def pack_windows(states: Tensor, num_steps: Tensor, size: int) -> Tensor:
+    """The windows of `into_windows` that hold a step, of all clips one behind another: `[N, size, E]`.
+
+    Clips of a batch differ in length, mostly by several times: what is done to these windows is not done to padding.
+    """
+    num_windows = torch.div(num_steps + size - 1, size, rounding_mode="floor")
+    first = torch.cumsum(num_windows, dim=0) - num_windows
+    is_real = step_mask(num_steps, states.shape[1])
+    place = first[:, None] * size + torch.arange(states.shape[1], device=states.device)
+    packed = states.new_zeros(int(num_windows.sum()) * size, states.shape[-1])
+    return packed.index_copy(0, place[is_real], states[is_real]).view(-1, size, states.shape[-1])
+
+
+def unpack(vectors: Tensor, counts: Tensor, length: int) -> Tensor:
+    """Vectors of all clips one behind another, `[N, D]`, `counts [B]` of each -> `[B, length, D]`, filled with zeros."""
+    rows = vectors.new_zeros(len(counts), length, vectors.shape[-1])
+    rows[step_mask(counts, length)] = vectors
+    return rows
 
 
 def join_in_time(parts: list[Tensor], lengths: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lalm.projectors.base import Projector, into_windows, step_mask
+from lalm.projectors.base import Projector, pack_windows, unpack
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -28,6 +28,7 @@ class MlpProjector(Projector):
         num_layers: int,
         activation: str,
         normalise: bool,
+        bias: bool = True,
         layers_read: int = 1,
     ):
         super().__init__()
@@ -36,7 +37,8 @@ class MlpProjector(Projector):
         widths = [encoder_width * layers_read * stack_steps, *[hidden_size] * (num_layers - 1), decoder_width]
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(pairwise(widths)):
-            layers += [nn.Linear(before, after), *([ACTIVATIONS[activation]()] if i < len(widths) - 2 else [])]
+            layers.append(nn.Linear(before, after, bias=bias))
+            layers += [ACTIVATIONS[activation]()] if i < len(widths) - 2 else []
         self.layers = nn.Sequential(*layers)
         self.norm_out = nn.LayerNorm(decoder_width) if normalise else nn.Identity()
 
@@ -45,11 +47,9 @@ class MlpProjector(Projector):
         return self.norm_out if isinstance(self.norm_out, nn.LayerNorm) else self.layers[-1]
 
     def forward(self, states: Tensor, num_steps: Tensor) -> tuple[Tensor, Tensor]:
-        # The norm is of each layer's states alone, and comes before the windows are filled, so that filler stays zero.
-        normed = self.norm_in(states)
         if self.num_layer_inputs > 1:
-            normed = normed.transpose(1, 2).flatten(2)
-        stacked, _ = into_windows(normed, num_steps, self.stack_steps)
-        positions = self.norm_out(self.layers(stacked.flatten(2)))
+            states = states.transpose(1, 2)  # the norm is of each layer's states alone
+        windows = pack_windows(self.norm_in(states).flatten(2), num_steps, self.stack_steps)
+        vectors = self.norm_out(self.layers(windows.flatten(1)))
         num_positions = torch.div(num_steps + self.stack_steps - 1, self.stack_steps, rounding_mode="floor")
-        return positions * step_mask(num_positions, positions.shape[1])[..., None], num_positions
+        return unpack(vectors, num_positions, max(1, -(-states.shape[1] // self.stack_steps))), num_positions

@@ -1,7 +1,8 @@
 """Window-level Q-Former: learned queries read one window of encoder steps at a time (SALMONN, arXiv 2310.13289).
 
 The transformer is the BERT-shaped Q-Former of BLIP-2 (arXiv 2301.12597) as transformers has it. A window that holds
-no real step is never computed, and the filler of a last, partial window is never attended to.
+no real step is never computed, and the filler of a last, partial window is attended to only where the recipe asks for
+it (`filler: attended`, Granite Speech, arXiv 2505.08699).
 
 With `reads_question` the question stands beside the queries in every self-attention, so that the queries look for what
 is asked (InstructBLIP, arXiv 2305.06500; X-InstructBLIP, 2311.18799). Where those have a text embedding of BERT's, the
@@ -41,13 +42,16 @@ class QFormerProjector(Projector):
         dropout: float,
         reads_question: bool,
         input_norm: str,
+        filler: str,
         stream_widths: Sequence[int],
     ):
         super().__init__()
         self.reads_question = reads_question
         self.window_steps = window_steps
         self.keeps_partial_window = partial_window == "keep"
-        self.norm = nn.LayerNorm(encoder_width) if input_norm == "joined" else StreamNorms(stream_widths)
+        self.attends_filler = filler == "attended"
+        norms = {"joined": lambda: nn.LayerNorm(encoder_width), "each": lambda: StreamNorms(stream_widths)}
+        self.norm = norms.get(input_norm, nn.Identity)()
         self.queries = nn.Parameter(torch.randn(1, queries, hidden_size) * QUERY_STD)
         self.qformer = Blip2QFormerModel(
             Blip2QFormerConfig(
@@ -89,6 +93,8 @@ class QFormerProjector(Projector):
         used = windows[is_used]  # [windows of the whole batch, window_steps, E]
         beside, visible = self.queries.expand(len(used), -1, -1), None
         readable = is_real[is_used].long()
+        if self.attends_filler:
+            readable = torch.ones_like(readable)
         if self.question_to_hidden is not None:
             beside, visible = self._add_question(beside, question, question_lengths, is_used)
             # Ready-made: transformers 5.23 would give this mask a row for each word too, which read no audio.

@@ -119,6 +119,23 @@ class AstSection(EncoderSection):
     """One state for each column of patches, their mean (LTU); or all patches, time first and then frequency."""
 
 
+class CavMaeSection(EncoderSection):
+    """The audio branch of a fine-tuned CAV-MAE (arXiv 2210.07839), the encoder of LTU and GAMA, from an official file:
+    10.24 s at a time, one state for each column of patches."""
+
+    name: Literal["cav_mae"] = "cav_mae"
+    padding: Literal["full", "real"] = "full"
+    """What the encoder is shown: 10.24 s as in its training, or the clip alone."""
+    keep_filler: bool = False
+    """With `padding: full`: also the states behind the end of a clip, which LTU and GAMA take. 64 for any clip."""
+
+    @model_validator(mode="after")
+    def _has_filler_to_keep(self) -> CavMaeSection:
+        if self.keep_filler and self.padding != "full":
+            raise ValueError(f"keep_filler needs padding: full; with padding: {self.padding} nothing is filled")
+        return self
+
+
 class CodecSection(EncoderSection):
     """What codecs have: the continuous vectors in front of the quantiser are the states."""
 
@@ -158,6 +175,23 @@ class AudioFlamingo3Section(EncoderSection):
     name: Literal["audio_flamingo3"] = "audio_flamingo3"
 
 
+class VoxtralSection(EncoderSection):
+    """Voxtral's encoder (arXiv 2507.13264) out of a transformers folder of the whole model, or saved alone."""
+
+    name: Literal["voxtral"] = "voxtral"
+    silence: Literal["kept", "dropped"] = "kept"
+    """Whether the states of the silence that fills a clip to whole chunks of 30 s are handed on, as published (375
+    positions for each 30 s, however short the clip), or left out."""
+
+
+class GraniteSpeechSection(EncoderSection):
+    """Granite Speech's Conformer (arXiv 2505.08699) out of a transformers folder of the whole model, or saved alone."""
+
+    name: Literal["granite_speech"] = "granite_speech"
+    chunk_seconds: float = Field(default=600.0, gt=0)
+    """Longer clips are cut into pieces of this length. The published model hears a clip at once, however long."""
+
+
 class JoinSection(Section):
     """How several encoders of one recipe become one sequence of states."""
 
@@ -175,6 +209,7 @@ EncoderOptions = Annotated[
     | BeatsSection
     | ClapSection
     | AstSection
+    | CavMaeSection
     | Wav2Vec2Section
     | HubertSection
     | WavLMSection
@@ -184,6 +219,8 @@ EncoderOptions = Annotated[
     | DacSection
     | MimiSection
     | Qwen2AudioSection
-    | AudioFlamingo3Section,
+    | AudioFlamingo3Section
+    | VoxtralSection
+    | GraniteSpeechSection,
     Field(discriminator="name"),
 ]

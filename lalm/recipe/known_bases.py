@@ -22,6 +22,22 @@ def _whisper(width: int, layers: int, heads: int, num_mel_bins: int = 80) -> Siz
     }
 
 
+def _granite_speech_encoder() -> Sizes:
+    return {
+        "input_dim": 160,
+        "num_layers": 16,
+        "hidden_dim": 1024,
+        "feedforward_mult": 4,
+        "num_heads": 8,
+        "dim_head": 128,
+        "output_dim": 256,
+        "context_size": 200,
+        "max_pos_emb": 512,
+        "conv_kernel_size": 15,
+        "conv_expansion_factor": 2,
+    }
+
+
 def _speech(width: int, layers: int, heads: int, **sizes: Any) -> Sizes:
     """wav2vec 2.0 and its relatives; nothing is masked, as in `lalm.encoders.speech_transformers`."""
     return {
@@ -44,6 +60,10 @@ KNOWN_ENCODERS: dict[str, Sizes] = {
     "Qwen/Qwen2-Audio-7B": _whisper(1280, 32, 20, num_mel_bins=128),
     "Qwen/Qwen2-Audio-7B-Instruct": _whisper(1280, 32, 20, num_mel_bins=128),
     "nvidia/audio-flamingo-3-hf": _whisper(1280, 32, 20, num_mel_bins=128),
+    "mistralai/Voxtral-Mini-3B-2507": _whisper(1280, 32, 20, num_mel_bins=128),
+    "mistralai/Voxtral-Small-24B-2507": _whisper(1280, 32, 20, num_mel_bins=128),
+    "ibm-granite/granite-speech-3.3-2b": _granite_speech_encoder(),
+    "ibm-granite/granite-speech-3.3-8b": _granite_speech_encoder(),
     "BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt": {
         "input_patch_size": 16,
         "max_distance": 800,
@@ -63,6 +83,14 @@ KNOWN_ENCODERS: dict[str, Sizes] = {
         "frequency_stride": 16,
         "time_stride": 16,
         "num_mel_bins": 128,
+        "max_length": 1024,
+    },
+    # CAV-MAE-Scale+ fine-tuned on AudioSet-2M, sound alone.
+    "as_46.6.pth": {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
         "max_length": 1024,
     },
     "laion/clap-htsat-unfused": {
@@ -126,6 +154,41 @@ def _qwen2(width: int, layers: int, heads: int, kv_heads: int, intermediate: int
     }
 
 
+def _granite(width: int, intermediate: int, attention_multiplier: float, logits_scaling: float) -> Sizes:
+    """The language models of Granite Speech 3.3: Granite 3.3 with one more word, the audio token."""
+    return {
+        "model_type": "granite",
+        "hidden_size": width,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": intermediate,
+        "vocab_size": 49160,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e7,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "attention_multiplier": attention_multiplier,
+        "logits_scaling": logits_scaling,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 0,
+        "tie_word_embeddings": True,
+    }
+
+
+def _voxtral(width: int, layers: int, intermediate: int) -> Sizes:
+    """The language models of Voxtral: Mistral's, in the configuration of Llama, with heads of 128."""
+    return {
+        **_llama(width, layers, 32, intermediate, kv_heads=8, context=131072),
+        "head_dim": 128,
+        "vocab_size": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e8,
+    }
+
+
 KNOWN_LANGUAGE_MODELS: dict[str, Sizes] = {
     "huggyllama/llama-7b": _llama(4096, 32, 32, 11008),
     "lmsys/vicuna-7b-v1.1": _llama(4096, 32, 32, 11008),
@@ -144,6 +207,10 @@ KNOWN_LANGUAGE_MODELS: dict[str, Sizes] = {
     "Qwen/Qwen2-Audio-7B": _qwen2(4096, 32, 32, 32, 11008, 156032, tied=False),
     "Qwen/Qwen2-Audio-7B-Instruct": _qwen2(4096, 32, 32, 32, 11008, 156032, tied=False),
     "nvidia/audio-flamingo-3-hf": _qwen2(3584, 28, 28, 4, 18944, 151672, tied=False),
+    "ibm-granite/granite-speech-3.3-2b": _granite(2048, 8192, 0.015625, 8.0),
+    "ibm-granite/granite-speech-3.3-8b": _granite(4096, 12800, 0.0078125, 16.0),
+    "mistralai/Voxtral-Mini-3B-2507": _voxtral(3072, 30, 8192),
+    "mistralai/Voxtral-Small-24B-2507": _voxtral(5120, 40, 32768),
     "Qwen/Qwen2.5-0.5B-Instruct": _qwen2(896, 24, 14, 2, 4864, 151936, tied=True),
     "Qwen/Qwen2.5-7B-Instruct": _qwen2(3584, 28, 28, 4, 18944, 152064, tied=False),
     "gpt2": {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024},

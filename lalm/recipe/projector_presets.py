@@ -30,10 +30,32 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "cross_attention_every": 2,
             "reads_question": True,
         },
+        # Granite Speech (C): windows of 15 steps = 0.3 s, three queries, two layers of BERT-large's width over bare
+        # states; the zeros of the last window are read.
+        "granite_speech": {
+            "window_steps": 15,
+            "queries": 3,
+            "num_layers": 2,
+            "hidden_size": 1024,
+            "num_heads": 16,
+            "intermediate_size": 4096,
+            "cross_attention_every": 1,
+            "input_norm": "none",
+            "filler": "attended",
+        },
     },
     "mlp": {
         # SLAM-LLM (C): five steps side by side, 2048 wide, ReLU, no norm.
         "slam_llm": {"stack_steps": 5, "hidden_size": 2048, "num_layers": 2, "activation": "relu", "normalise": False},
+        # Voxtral Mini (C): four steps side by side, as wide as its language model, no biases. 12.5 positions a second.
+        "voxtral": {
+            "stack_steps": 4,
+            "hidden_size": 3072,
+            "num_layers": 2,
+            "activation": "gelu",
+            "normalise": False,
+            "bias": False,
+        },
     },
     "linear": {
         # LTU (C): pairs of steps averaged, divided by 50, LayerNorm without parameters. 32 positions for 10.24 s.
@@ -62,9 +84,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "audio_flamingo": {"num_layers": 3, "num_heads": 8, "intermediate_size": 2048},
     },
     "aggregator": {
-        # GAMA (C): a 12-layer Q-Former of 32 queries beside two layers that read blocks 8 and 4 (from 0) of the AST,
-        # whose eight patches over frequency are averaged in the last layer only. 96 positions for 10.24 s.
-        "gama": {"queries": 32, "num_layers": 12, "cross_attention_every": 2, "pool_steps": 8, "num_taps": 2},
+        # GAMA (C): a 12-layer Q-Former of 32 queries beside two layers that read blocks 8 and 4 (from 0) of the
+        # encoder, all of them divided by 50. 96 positions for 10.24 s.
+        "gama": {"queries": 32, "num_layers": 12, "cross_attention_every": 2, "num_taps": 2, "input_scale": 0.02},
     },
     "tltr": {
         # LTU-AS (C): all 32 layers of Whisper-large, 20 steps averaged. 25 positions for 10 s.

@@ -44,7 +44,9 @@ class QFormerSection(ProjectorSection):
     """
 
     name: Literal["qformer"] = "qformer"
-    preset: Literal["salmonn", "blip2", "slam_llm", "x_instructblip"] | None = None
+    base: str | None = None
+    """A whole audio language model whose projector this is at the start (`base:` of a recipe); random by default."""
+    preset: Literal["salmonn", "blip2", "slam_llm", "x_instructblip", "granite_speech"] | None = None
     """Published sizes; fields that stand beside it win."""
     window_steps: Annotated[int, Field(gt=0)] | None = 17
     queries: int = Field(default=1, gt=0)
@@ -55,11 +57,19 @@ class QFormerSection(ProjectorSection):
     intermediate_size: int = Field(default=3072, gt=0)
     cross_attention_every: int = Field(default=1, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    input_norm: Literal["joined", "each"] = "joined"
-    """One LayerNorm over the states of all encoders, or one for each encoder (SALMONN)."""
+    input_norm: Literal["joined", "each", "none"] = "joined"
+    """One LayerNorm over the states of all encoders, one for each encoder (SALMONN), or none (Granite Speech)."""
+    filler: Literal["masked", "attended"] = "masked"
+    """Whether the zeros that fill a clip's last window are hidden from the queries, or read (Granite Speech)."""
     reads_question: bool = False
     """Queries and question attend to one another, so that the queries look for what is asked (InstructBLIP, arXiv
     2305.06500). The question is the text of the turn that the clip stands in."""
+
+    @model_validator(mode="after")
+    def _has_filler(self) -> QFormerSection:
+        if self.filler == "attended" and self.window_steps is None:
+            raise ValueError("filler: attended needs `window_steps`: without windows nothing is filled up")
+        return self
 
     @property
     def needs_question(self) -> bool:
@@ -77,13 +87,15 @@ class MlpSection(ProjectorSection):
     name: Literal["mlp"] = "mlp"
     base: str | None = None
     """A whole audio language model whose projector this is at the start (`base:` of a recipe); random by default."""
-    preset: Literal["slam_llm"] | None = None
+    preset: Literal["slam_llm", "voxtral"] | None = None
     stack_steps: int = Field(default=5, gt=0)
     hidden_size: int = Field(default=2048, gt=0)
     num_layers: int = Field(default=2, gt=0)
     activation: Literal["relu", "gelu"] = "relu"
     normalise: bool = True
     """LayerNorm before the first and after the last layer."""
+    bias: bool = True
+    """Of the linear layers."""
     layers_read: int = Field(default=1, ge=1, le=64)
     """Layers of the encoder side by side on the width (its `layers: [...]` with `layers_as: separate`)."""
 
@@ -212,8 +224,13 @@ class AggregatorSection(ProjectorSection):
     preset: Literal["gama"] | None = None
     num_taps: int = Field(default=2, gt=0)
     """Layers that the steps read, the deepest first: one decoder layer for each."""
+    reads_taps: bool = True
+    """`false`: as the released code computes it, which drops what the steps read. The encoder then gives its last layer
+    alone, and the steps pass `num_taps` layers that read themselves only."""
+    input_scale: float = Field(default=1.0, gt=0)
+    """A constant that all layers of the encoder are multiplied by (GAMA divides by 50)."""
     pool_steps: int = Field(default=1, gt=0)
-    """Steps of the last layer that are averaged into one (an AST's patches over frequency)."""
+    """Steps of the last layer that are averaged into one."""
     queries: int = Field(default=32, gt=0)
     num_layers: int = Field(default=12, gt=0)
     """Layers of the Q-Former."""
@@ -227,7 +244,7 @@ class AggregatorSection(ProjectorSection):
 
     @property
     def num_layer_inputs(self) -> int:
-        return 1 + self.num_taps
+        return 1 + self.num_taps if self.reads_taps else 1
 
     def length_rule(self) -> LengthRule:
         rules: tuple[LengthRule, ...] = (Constant(outputs=self.queries), Windows(size=self.pool_steps))

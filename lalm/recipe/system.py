@@ -47,5 +47,5 @@ class SystemSection(Section):
     sizes: tuple[PublishedSize, ...] = ()
     differences: tuple[str, ...] = ()
     """What is known to differ from the paper, the weightiest first."""
-    official_weights: Literal["no", "salmonn"] = "no"
+    official_weights: Literal["no", "salmonn", "ltu", "gama"] = "no"
     """The layout in which `lalm convert` reads the released weights, where it can."""

@@ -36,7 +36,7 @@ ENCODER_SIZES: dict[str, dict[str, Any]] = {
 }
 """Beside the sizes that `base: random` has by itself."""
 LAYER_KEYS = {"whisper": "encoder_layers", "beats": "encoder_layers", "qwen2_audio": "encoder_layers"}
-LAYER_KEYS["audio_flamingo3"] = "encoder_layers"
+LAYER_KEYS |= {"audio_flamingo3": "encoder_layers", "granite_speech": "num_layers"}
 """What a configuration calls its depth, where that is not `num_hidden_layers`."""
 ONE_DEPTH = ("clap", "encodec", "dac", "mimi")
 """Encoders whose depth is not one number."""

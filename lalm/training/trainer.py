@@ -47,7 +47,8 @@ def training_arguments(
         per_device_train_batch_size=1,
         gradient_accumulation_steps=micro_batches,
         average_tokens_across_devices=True,
-        optim="adamw_torch",
+        # DeepSpeed keeps an optimizer of torch's as it is, and deals out its tensors, for which the plain one is made.
+        optim="adamw_torch_fused" if recipe.deepspeed is None else "adamw_torch",
         learning_rate=max(rate for rate in stage.learning_rates.model_dump().values() if rate is not None),
         weight_decay=stage.weight_decay,
         adam_beta1=stage.adam_betas[0],

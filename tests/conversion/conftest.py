@@ -9,6 +9,10 @@ import pytest
 from lalm.recipe.load import load_recipe
 from lalm.recipe.schema import Recipe
 
+CAV_MAE = "{hidden_size: 128, num_hidden_layers: 12, num_attention_heads: 2, intermediate_size: 96}"
+"""Heads of the published width, and the published depth, in which GAMA's taps lie."""
+LLAMA = "{num_key_value_heads: 4, tie_word_embeddings: false}"
+"""A key for every query and a head of its own, as LLaMA 1 and 2 of 7 B have them."""
 SMALL = {
     "salmonn_13b": """
 encoders:
@@ -21,6 +25,20 @@ encoders:
        conv_pos: 16, conv_pos_groups: 4, num_buckets: 32, max_distance: 80}
 projector: {preset: salmonn, partial_window: drop, hidden_size: 16, num_heads: 4, intermediate_size: 32}
 language_model: {base: random, dtype: float32, template: chatml, lora: {rank: 2, alpha: 8}}
+""",
+    "ltu": f"""
+encoders: [{{name: cav_mae, base: random, dtype: float32, keep_filler: true, random_sizes: {CAV_MAE}}}]
+language_model:
+  {{base: random, dtype: float32, template: ltu, lora: {{rank: 2, alpha: 8}}, random_sizes: {LLAMA}}}
+""",
+    "gama": f"""
+encoders:
+  - {{name: cav_mae, base: random, dtype: float32, keep_filler: true, layers: [4, 8, 11], layers_as: separate,
+     random_sizes: {CAV_MAE}}}
+projector:
+  {{preset: gama, queries: 3, num_layers: 3, hidden_size: 128, num_heads: 4, intermediate_size: 32}}
+language_model:
+  {{base: random, dtype: float32, template: ltu, lora: {{rank: 2, alpha: 8}}, random_sizes: {LLAMA}}}
 """,
 }
 """What replaces the sizes of a published recipe."""

@@ -64,6 +64,8 @@ def test_every_encoder_is_planned_without_weights():
         "mimi": 12.5,
         "qwen2_audio": 25,
         "audio_flamingo3": 25,
+        "voxtral": 50,
+        "granite_speech": 50,
     }
     assert plan.join == "at the steps of whisper"
     assert plan.states_per_second == 50

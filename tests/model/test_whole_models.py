@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,76 +11,22 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AudioFlamingo3Config,
-    AudioFlamingo3ForConditionalGeneration,
-    AudioFlamingo3Processor,
-    Qwen2AudioConfig,
-    Qwen2AudioForConditionalGeneration,
-    Qwen2AudioProcessor,
-    WhisperFeatureExtractor,
-)
+from transformers import AudioFlamingo3Processor, Qwen2AudioProcessor, WhisperFeatureExtractor
+from typer.testing import CliRunner
+from whole_folders import MEL_BINS, save_tiny
 
+from lalm.cli import app
 from lalm.data.records import Turn
 from lalm.errors import ModelError, RecipeError
 from lalm.inference.generate import Request, generate_answers
 from lalm.model.build import build_empty, build_model
 from lalm.model.checkpoint import load_run, verify_seals
-from lalm.model.decoder import byte_tokenizer
 from lalm.recipe.load import load_recipe, recipe_schema
 from lalm.training.train import run_recipe
 
 RATE_HZ = 16000
-MEL_BINS = 128
-TEXT = {
-    "model_type": "qwen2",
-    "vocab_size": 512,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": False,
-}
-AUDIO = {"encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "num_mel_bins": MEL_BINS}
 QUESTION = "What is heard?"
-KINDS = ["qwen2_audio", "audioflamingo3"]
-
-
-def save_tiny(kind: str, folder: Path):
-    """A whole model with random weights, as its `save_pretrained` writes it, with its own processor."""
-    torch.manual_seed(0)
-    tokenizer = byte_tokenizer()
-    tokens = ["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<sound>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", *tokens]})
-    extractor = WhisperFeatureExtractor(feature_size=MEL_BINS)
-    if kind == "qwen2_audio":
-        ids = tokenizer.convert_tokens_to_ids("<|AUDIO|>")
-        config = Qwen2AudioConfig(
-            audio_config={**AUDIO, "model_type": "qwen2_audio_encoder", "d_model": 32},
-            text_config=TEXT,
-            audio_token_index=ids,
-        )
-        model, processor = Qwen2AudioForConditionalGeneration(config), Qwen2AudioProcessor(extractor, tokenizer)
-    else:
-        ids = tokenizer.convert_tokens_to_ids("<sound>")
-        audio = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "hidden_size": 32}
-        config = AudioFlamingo3Config(
-            audio_config={**audio, "num_mel_bins": MEL_BINS, "model_type": "audioflamingo3_encoder"},
-            text_config=TEXT,
-            audio_token_id=ids,
-        )
-        model = AudioFlamingo3ForConditionalGeneration(config)
-        processor = AudioFlamingo3Processor(extractor, tokenizer)
-    with torch.no_grad():  # larger than the start's, so that the audio is heard in the logits
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
-                parameter.normal_(std=0.15)
-            elif name.endswith("bias"):
-                parameter.normal_(std=0.05)
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return model, processor
+KINDS = ["qwen2_audio", "audioflamingo3", "granite_speech", "voxtral"]
 
 
 @pytest.fixture(params=KINDS)
@@ -110,10 +57,14 @@ def clip(seconds: float) -> np.ndarray:
     return np.random.default_rng(int(100 * seconds)).uniform(-0.5, 0.5, int(seconds * RATE_HZ)).astype(np.float32)
 
 
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["qwen2_audio", "audioflamingo3"])
 @pytest.mark.parametrize("seconds", [1.0, 2.345])
 @torch.no_grad()
 def test_logits_are_those_of_transformers(kind, seconds, recipe_of, tmp_path):
-    theirs, their_processor = save_tiny(kind, tmp_path / "whole")
+    theirs, tokenizer = save_tiny(kind, tmp_path / "whole")
+    processor_class = Qwen2AudioProcessor if kind == "qwen2_audio" else AudioFlamingo3Processor
+    their_processor = processor_class(WhisperFeatureExtractor(feature_size=MEL_BINS), tokenizer)
     model, processor = build_model(recipe_of(tmp_path / "whole"), device="cpu")
     wave = clip(seconds)
     num_positions = processor.num_positions(len(wave))
@@ -156,7 +107,9 @@ def test_a_part_given_beside_the_base_is_refused(recipe_of, tmp_path):
 def test_another_model_is_refused_by_its_kind(recipe_of, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"is a 'llama' model\. Accepted here: qwen2_audio, audioflamingo3"):
+    with pytest.raises(
+        RecipeError, match=r"is a 'llama' model\. Accepted here: qwen2_audio, audioflamingo3, granite_speech, voxtral"
+    ):
         recipe_of(tmp_path / "other")
 
 
@@ -189,6 +142,15 @@ def test_the_shipped_recipe_needs_no_network():
     assert parts["projector"] == 1280 * 4096 + 4096
 
 
+def test_a_recipe_with_such_a_base_is_checked_without_a_network(kind, recipe_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("asks a network"))
+    save_tiny(kind, tmp_path / "whole")
+    recipe_of(tmp_path / "whole")
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "whole.yaml")])
+    assert result.exit_code == 0, result.output
+    assert "language_model" in result.output
+
+
 def test_an_editor_accepts_a_base_in_place_of_the_parts():
     assert {"required": ["base", "name", "data", "stages"]} in [
         {"required": sorted(option["required"], key=["base", "name", "data", "stages"].index)}
@@ -206,7 +168,8 @@ def test_it_trains_saves_loads_and_answers(kind, recipe_of, tmp_path):
     model, processor, loaded = load_run(tmp_path / "run", device="cpu")
     assert loaded == recipe
     start = load_file(tmp_path / "whole" / "model.safetensors")
-    name = next(name for name in start if "multi_modal_projector" in name and name.endswith("weight"))
+    names = (r"multi_modal_projector\.linear(_1)?\.weight", r"(?<!_)projector\.query")
+    (name,) = [name for name in start if any(re.search(part, name) for part in names)]
     trained = next(model.multi_modal_projector.parameters())
     assert not torch.equal(trained, start[name]), "the projector trains"
     assert (trained - start[name]).abs().max() < 0.1, "from the base's own weights"

@@ -34,6 +34,8 @@ CASES = [
     ("byte_level", "chatml"),
     ("byte_level", "alpaca"),
     ("byte_level_bos", "plain"),
+    ("byte_level_bos", "ltu"),
+    ("sentencepiece", "ltu"),
     ("sentencepiece", "llama2"),
     ("sentencepiece", "salmonn"),
     ("sentencepiece_legacy", "vicuna"),
@@ -76,7 +78,8 @@ def check_invariants(processor, question, first, answer, clips):
     assert training.input_ids.count(audio) == sum(clips)
     assert all(training.input_ids[place] == audio for start, end in training.audio_spans for place in range(start, end))
     bos = processor.prompts.bos_token_id
-    assert bos is None or [i for i, token in enumerate(training.input_ids) if token == bos] == [0]
+    place = sum(clips) if processor.prompts.template.name == "ltu" else 0
+    assert bos is None or [i for i, token in enumerate(training.input_ids) if token == bos] == [place]
     end_token = processor.prompts.end_token_id
     assert training.labels.count(end_token) == 2
     assert supervised_ids(training)[-1] == end_token
@@ -132,6 +135,15 @@ def test_training_on_inputs_leaves_out_audio_and_bos():
     encoded = processor.encode_turns([user("Hi"), assistant("dog")], [3], train_on_inputs=True)
     ignored = [token for token, label in zip(encoded.input_ids, encoded.labels, strict=True) if label == IGNORED]
     assert ignored == [processor.tokenizer.bos_token_id, *[processor.audio_token_id] * 3]
+
+
+def test_clips_before_the_text_change_nothing_in_it():
+    """LTU's audio comes before the BOS token, which has a loss where the inputs have."""
+    processor, turns = processor_of("sentencepiece", "ltu"), [user("Hi"), assistant("dog")]
+    alone = processor.encode_turns(turns, [])
+    encoded = processor.encode_turns(turns, [3], train_on_inputs=True)
+    assert encoded.input_ids == [processor.audio_token_id] * 3 + alone.input_ids
+    assert encoded.labels == [IGNORED] * 3 + alone.input_ids
 
 
 def test_training_on_inputs_leaves_out_the_first_token_where_there_is_no_bos():

@@ -19,12 +19,14 @@ SMALL = {
         {"window_steps": None, "queries": 3, **TINY_BERT, "num_layers": 1},
         {"window_steps": None, "queries": 3, **TINY_BERT, "reads_question": True},
         {"window_steps": 6, "queries": 1, **TINY_BERT, "reads_question": True},
+        {"window_steps": 5, "queries": 2, **TINY_BERT, "input_norm": "none", "filler": "attended"},
     ],
     "mlp": [
         {"stack_steps": 3, "hidden_size": 32},
         {"stack_steps": 1, "hidden_size": 8, "num_layers": 1, "normalise": False},
         {"stack_steps": 4, "hidden_size": 8, "num_layers": 3, "activation": "gelu"},
         {"stack_steps": 3, "hidden_size": 8, "layers_read": 2},
+        {"stack_steps": 4, "hidden_size": 16, "activation": "gelu", "normalise": False, "bias": False},
     ],
     "linear": [{"pool_steps": 4, "input_norm": "affine"}, {"pool_steps": 2, "input_norm": "plain", "input_scale": 0.5}],
     "conv": [
@@ -43,7 +45,8 @@ SMALL = {
     ],
     "aggregator": [
         {"queries": 3, **TINY_BERT, "pool_steps": 4, "soft_prompt": 2},
-        {"queries": 1, **TINY_BERT, "pool_steps": 1, "num_taps": 1},
+        {"queries": 1, **TINY_BERT, "pool_steps": 1, "num_taps": 1, "input_scale": 0.02},
+        {"queries": 2, **TINY_BERT, "pool_steps": 2, "num_taps": 2, "reads_taps": False},
     ],
     "tltr": [{"layers_read": 4, "pool_steps": 3, "num_heads": 3}, {"layers_read": 2, "pool_steps": 1, "num_heads": 2}],
     "branches": [
