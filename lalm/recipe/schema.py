@@ -346,6 +346,14 @@ class OutputSection(Section):
     """Besides the CSV file and the plot that are always written."""
 
 
+class FsdpSection(Section):
+    """FSDP2 over the processes of a run, in place of DeepSpeed's ZeRO-3."""
+
+    reshard_after_forward: bool = True
+    """Free a layer's gathered weights after its forward pass and gather them again for the backward one; `false` keeps
+    them, which takes memory and saves traffic."""
+
+
 class Recipe(Section):
     """One training run. See recipes/quickstart.yaml for a commented one."""
 
@@ -372,6 +380,8 @@ class Recipe(Section):
     output: OutputSection = Field(default_factory=OutputSection)
     deepspeed: dict[str, Any] | None = None
     """Merged last over the settings that are generated from this recipe."""
+    fsdp: FsdpSection | None = None
+    """Deals out weights, gradients and optimizer by torch's own FSDP2; `{}` takes its defaults."""
 
     @model_validator(mode="before")
     @classmethod
@@ -418,13 +428,7 @@ class Recipe(Section):
                 problems.append(f"system.sizes[{i}].stage: '{size.stage}' is no stage ({', '.join(names)})")
         problems += self._question_problems()
         problems += self._unit_problems()
-        zero = (self.deepspeed or {}).get("zero_optimization") or {}
-        if zero.get("stage") == 3 and self.language_model.quantisation != "none":
-            problems.append(
-                f"deepspeed.zero_optimization.stage: 3 deals out slices of weights, and those of "
-                f"language_model.quantisation: {self.language_model.quantisation} are packed with scales beside them. "
-                "Use stage 1 or 2, or quantisation: none"
-            )
+        problems += self._dealing_problems()
         if self.language_model.cross_attention is not None:
             problems += [
                 f"stages[{i}].objective: {', '.join(stage.objective_weights())}: compares audio with text embeddings, "
@@ -435,6 +439,26 @@ class Recipe(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _dealing_problems(self) -> list[str]:
+        """What cannot be dealt out over processes."""
+        problems = []
+        if self.deepspeed is not None and self.fsdp is not None:
+            problems.append("fsdp: deepspeed is given too, and either deals out the same. Give one of them")
+        zero = (self.deepspeed or {}).get("zero_optimization") or {}
+        quantisation = self.language_model.quantisation
+        packed = f"and those of language_model.quantisation: {quantisation} are packed with scales beside them"
+        if zero.get("stage") == 3 and quantisation != "none":
+            problems.append(
+                f"deepspeed.zero_optimization.stage: 3 deals out slices of weights, {packed}. Use stage 1 or 2, or "
+                "quantisation: none"
+            )
+        if self.fsdp is not None and quantisation != "none":
+            problems.append(
+                f"fsdp: deals out slices of weights, {packed}. Use deepspeed.zero_optimization.stage: 2, or "
+                "quantisation: none"
+            )
+        return problems
 
     def _question_problems(self) -> list[str]:
         """What cannot be exact when a clip's positions depend on its question."""

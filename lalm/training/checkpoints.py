@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lalm.errors import CheckpointError
+from lalm.training.fsdp import share_like, whole
 
 TRAINED = "trained.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -88,17 +89,23 @@ def load_scheduler(folder: Path, scheduler: Any) -> None:
     scheduler.load_state_dict({**state, "lr_lambdas": [None] * len(scheduler.base_lrs)})
 
 
-def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Writes the state of every parameter by name, and the groups' numbers. Groups carry `names` (see `stages`)."""
+def save_optimizer(folder: Path, optimizer: torch.optim.Optimizer, *, writes: bool = True) -> None:
+    """Writes the state of every parameter by name, and the groups' numbers. Groups carry `names` (see `stages`).
+
+    Where FSDP deals the state out, every process takes part in making it whole; the one that `writes` does so.
+    """
     tensors: dict[str, torch.Tensor] = {}
     groups = []
     for group in optimizer.param_groups:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+                state = whole(torch.as_tensor(value).detach())
+                if writes:
+                    tensors[f"{name}:{key}"] = state.cpu().contiguous()
         groups.append({key: value for key, value in group.items() if key != "params"})
-    save_file(tensors, folder / OPTIMIZER)
-    write_json(folder / OPTIMIZER_GROUPS, {"groups": groups})
+    if writes:
+        save_file(tensors, folder / OPTIMIZER)
+        write_json(folder / OPTIMIZER_GROUPS, {"groups": groups})
 
 
 def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
@@ -117,8 +124,20 @@ def load_optimizer(folder: Path, optimizer: torch.optim.Optimizer) -> None:
     for full_name, tensor in tensors.items():
         name, _, key = full_name.rpartition(":")
         by_name.setdefault(name, {})[key] = tensor
-    names = [name for group in now for name in group]
-    state = {index: by_name[name] for index, name in enumerate(names) if name in by_name}
+    parameters = [
+        (name, parameter)
+        for group in optimizer.param_groups
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+    ]
+    state = {
+        # What is not of the parameter's shape is its step, a number that all have.
+        index: {
+            key: share_like(parameter, value) if value.shape == parameter.shape else value
+            for key, value in by_name[name].items()
+        }
+        for index, (name, parameter) in enumerate(parameters)
+        if name in by_name
+    }
     start = 0
     groups = []
     for live, group in zip(optimizer.param_groups, saved["groups"], strict=True):

@@ -36,14 +36,13 @@ def check_launcher(*, wants_deepspeed: bool) -> None:
     """Refuses what `accelerate launch` asks for beside the recipe.
 
     Raises:
-        TrainingError: for FSDP, or for DeepSpeed where the recipe has no `deepspeed:` block.
+        TrainingError: for FSDP, which the recipe's `fsdp:` block asks for, or for DeepSpeed where the recipe has no
+            `deepspeed:` block.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise TrainingError(
-            "accelerate launch --use_fsdp: FSDP is not supported. A stage thaws parts of the model by name and its "
-            "checkpoints hold them whole, while FSDP cuts the parameters of a layer into one sharded group. ZeRO-3 "
-            "deals out the same weights, gradients and optimizer: put 'deepspeed: {zero_optimization: {stage: 3}}' "
-            "into the recipe and launch without --use_fsdp."
+            "accelerate launch --use_fsdp: the launcher's own settings would not be written beside the checkpoints. "
+            "Put 'fsdp: {}' into the recipe, and leave the option out."
         )
     # Accelerate sets ACCELERATE_USE_DEEPSPEED itself too; this one comes from its launcher alone.
     if "ACCELERATE_CONFIG_DS_FIELDS" in os.environ and not wants_deepspeed:

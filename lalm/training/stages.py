@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lalm.errors import CheckpointError, TrainingError
 from lalm.recipe.schema import StageSection
+from lalm.training.fsdp import whole
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 NORM_TYPE_ENDINGS = ("LayerNorm", "RMSNorm")
@@ -126,8 +127,8 @@ def parameter_groups(model: nn.Module, stage: StageSection) -> list[dict]:
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter that trains now, by its name in the model, on the CPU."""
-    return {name: p.detach().cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+    """Every parameter that trains now, by its name in the model, whole and on the CPU."""
+    return {name: whole(p.detach()).cpu().contiguous() for name, p in model.named_parameters() if p.requires_grad}
 
 
 def load_trained_tensors(model: nn.Module, path: Path, *, names: Iterable[str] | None = None) -> None:

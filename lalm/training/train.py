@@ -7,6 +7,7 @@ checkpoint, at the same losses as if it had never been stopped.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -34,9 +35,10 @@ from lalm.training.breakdown import LossBreakdown
 from lalm.training.callbacks import StageLog, TensorBoardLog, WandbLog, check_loggers, has_tensorboard, say
 from lalm.training.checkpoints import TRAINED, split_heads, write_json
 from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
-from lalm.training.deepspeed import announce_single_process, go_without_cpu_kernel, leave_zero
+from lalm.training.deepspeed import announce_single_process, deepspeed_settings, go_without_cpu_kernel, leave_zero
 from lalm.training.distributed import check_launcher, join_processes, tells_of_a_lost_process
 from lalm.training.dry_run import print_plan
+from lalm.training.fsdp import fsdp_settings
 from lalm.training.held_out import HeldOutLoss
 from lalm.training.host_memory import keep_host_memory
 from lalm.training.metrics import MetricsFile, read_metrics
@@ -112,6 +114,7 @@ def run_recipe(
     chosen = select_stages(recipe, stage=stage, from_stage=from_stage, until=until)
     check_loggers(recipe)
     check_data_present(recipe)
+    _announce_dealing(recipe, state.num_processes, console)
     if dry_run:
         print_plan(recipe, chosen, state.num_processes, console)
         return recipe.run_folder()
@@ -181,21 +184,22 @@ def _train_stages(
 ) -> None:
     """Trains `todo` and writes the model after stage `last`."""
     model, processor = _fresh_model(recipe)
+    is_dealt_out = recipe.deepspeed is not None or fsdp_settings(recipe, state.num_processes) is not None
     clips = open_clip_store(recipe, processor, folder.path)
     cache = fill_state_cache(recipe, todo, model, processor, clips, state, console)
     run = _Run(recipe, folder, state, console, model, processor, clips, cache, allow)
     held = [*recipe.lineage(todo[0])] if todo else [*recipe.lineage(last), last]
     _load_finished(run, held)
     for index in todo:
-        # ZeRO leaves hooks and slices behind that a second engine cannot take over; a stage that starts from an earlier
-        # one must not see what was trained since.
-        if index != todo[0] and (recipe.deepspeed is not None or recipe.lineage(index) != held):
+        # ZeRO and FSDP leave hooks and slices behind that a second stage cannot take over; one that starts from an
+        # earlier one must not see what was trained since.
+        if index != todo[0] and (is_dealt_out or recipe.lineage(index) != held):
             leave_zero()
             run.model, _ = _fresh_model(recipe)
             _load_finished(run, recipe.lineage(index))
         _train_stage(run, index)
         held = [*recipe.lineage(index), index]
-    if recipe.deepspeed is not None:
+    if is_dealt_out:
         leave_zero()
         run.model, _ = _fresh_model(recipe)
         _load_finished(run, held)
@@ -278,6 +282,7 @@ def _train_stage(run: _Run, index: int) -> None:
         best_step=lambda: None if held_out is None else held_out.best_step,
         callbacks=callbacks,
         breakdown=breakdown,
+        fsdp=run.recipe.fsdp if fsdp_settings(run.recipe, run.state.num_processes) else None,
     )
     check_distribution(trainer, wants_deepspeed=run.recipe.deepspeed is not None)
     if checkpoint is not None:
@@ -305,7 +310,7 @@ def _train_stage(run: _Run, index: int) -> None:
             run, section, data, time.perf_counter() - started, None if held_out is None else held_out.best_step
         )
     run.state.wait_for_everyone()
-    if section.keeps_best and run.recipe.deepspeed is None:
+    if section.keeps_best and run.recipe.deepspeed is None and trainer.fsdp is None:
         _load_finished(run, [index])
 
 
@@ -368,6 +373,15 @@ def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: fl
         run.console,
         f"Stage {section.name}: {num_steps} steps in {seconds:.0f} s, loss {loss:.4f} (mean of the last {len(last)})",
     )
+
+
+def _announce_dealing(recipe: Recipe, num_processes: int, console: Console) -> None:
+    """Shows the settings of DeepSpeed or FSDP as they were made from the recipe."""
+    for name, settings in (("DeepSpeed", deepspeed_settings(recipe)), ("FSDP", fsdp_settings(recipe, num_processes))):
+        if settings is not None:
+            say(console, f"{name}, {num_processes} process(es): {json.dumps(settings)}")
+    if recipe.fsdp is not None and num_processes == 1:
+        say(console, "FSDP: one process has nothing to deal out.")
 
 
 def _announce(section: StageSection, data: StageData, parameters: str, console: Console) -> None:

@@ -21,19 +21,20 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lalm.errors import CheckpointError, TrainingError
-from lalm.recipe.schema import Recipe, StageSection
+from lalm.recipe.schema import FsdpSection, Recipe, StageSection
 from lalm.training import checkpoints
 from lalm.training.batches import NamedBatches
 from lalm.training.breakdown import LossBreakdown
 from lalm.training.deepspeed import deepspeed_settings, even_out_passes, load_engine, whole_parameters
 from lalm.training.distributed import uses_cpu
+from lalm.training.fsdp import deal_out, give_back, whole
 from lalm.training.items import count_items
 from lalm.training.schedule import share_of_peak
 from lalm.training.stages import check_names, load_trained_tensors, parameter_groups, trained_tensors
 
 NOT_FOR_THE_MODEL = ("record_ids", "tasks", "sources", "owners", "audio_seconds")
 """What an item says of itself; everything else in it is an argument of the model's forward."""
-BAD_BATCH = "bad_batch.json"
+BAD_BATCH = "bad_batch"
 
 
 def training_arguments(
@@ -108,6 +109,7 @@ class LalmTrainer(Trainer):
         train_dataset: micro-batches in order of step, accumulation, process: dicts of forward's arguments, with
             `record_ids` (list of str) and `audio_seconds` (float) beside them.
         breakdown: collects the loss by task, source and objective.
+        fsdp: how torch deals the model out over the processes, if it does.
     """
 
     def __init__(
@@ -121,8 +123,9 @@ class LalmTrainer(Trainer):
         best_step: Callable[[], int | None] = lambda: None,
         callbacks: list | None = None,
         breakdown: LossBreakdown | None = None,
+        fsdp: FsdpSection | None = None,
     ):
-        self.breakdown = breakdown
+        self.breakdown, self.fsdp = breakdown, fsdp
         self._part_norms: dict[str, float] = {}
         self.stage, self.keep_checkpoints, self._best_step = stage, keep_checkpoints, best_step
         self._writes_to: Path | None = None
@@ -203,13 +206,14 @@ class LalmTrainer(Trainer):
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = whole(norm) if isinstance(norm, Tensor) else norm
         if not self.is_deepspeed_enabled and norm is not None and not torch.isfinite(torch.as_tensor(norm)):
             self._stop_at_bad_batch("gradient norm", float(norm), self._step_ids)
         return norm
 
     def _stop_at_bad_batch(self, what: str, value: float, record_ids: list[str]) -> None:
         step = self.state.global_step + 1
-        path = Path(self.args.output_dir) / BAD_BATCH
+        path = Path(self.args.output_dir) / bad_batch_file(self.args.process_index, self.args.world_size)
         checkpoints.write_json(path, {"step": step, "what": what, "value": str(value), "records": list(record_ids)})
         raise TrainingError(
             f"stage '{self.stage.name}', step {step}: the {what} is {value}. The {len(record_ids)} records of the "
@@ -285,6 +289,7 @@ class LalmTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the parameters that train; every process takes part, the first one writes."""
+        give_back(self.model)
         with whole_parameters(self.model):
             tensors = trained_tensors(self.model)
         if self.args.should_save:
@@ -299,12 +304,17 @@ class LalmTrainer(Trainer):
             self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
             if self.args.should_save:
                 checkpoints.save_scheduler(Path(output_dir), self.lr_scheduler)
-        elif self.args.should_save:
-            checkpoints.save_optimizer(Path(output_dir), self.optimizer)
+            return
+        checkpoints.save_optimizer(Path(output_dir), self.optimizer, writes=self.args.should_save)
+        if self.args.should_save:
             checkpoints.save_scheduler(Path(output_dir), self.lr_scheduler)
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None):
-        """With DeepSpeed, loads the checkpoint here: the Trainer would want frozen weights in it."""
+        """With DeepSpeed, loads the checkpoint here: the Trainer would want frozen weights in it. With FSDP, deals the
+        model out, which has loaded its checkpoint whole."""
+        if self.fsdp is not None:
+            deal_out(self.model, self.fsdp)
+            even_out_passes(self.model)
         if not self.is_deepspeed_enabled:
             return super()._prepare_for_training(max_steps, train_dataloader, resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
@@ -333,6 +343,11 @@ class LalmTrainer(Trainer):
             checkpoints.load_random_state(Path(checkpoint), self.args.process_index)
 
 
+def bad_batch_file(rank: int, world_size: int) -> str:
+    """`bad_batch.json`; of several processes each names its own records, `bad_batch-RANK.json`."""
+    return f"{BAD_BATCH}.json" if world_size == 1 else f"{BAD_BATCH}-{rank}.json"
+
+
 def check_distribution(trainer: Trainer, *, wants_deepspeed: bool) -> None:
     """Refuses a launch that would silently train in another way than it was asked to.
 
@@ -355,7 +370,7 @@ def gradient_norms(model: nn.Module) -> dict[str, float]:
     for part, parameters in model.parts().items():
         gradients = [parameter.grad for _, parameter in parameters if parameter.grad is not None]
         if gradients:
-            norms[f"grad_norm/{part}"] = float(torch.nn.utils.get_total_norm(gradients))
+            norms[f"grad_norm/{part}"] = float(whole(torch.nn.utils.get_total_norm(gradients)))
     return norms
 
 

@@ -43,6 +43,8 @@ def test_the_budget_is_described(budget, text):
         ({"objective": "contrastive", "objectives": {"matching": 1}}, "give 'objective' or 'objectives', not both"),
         ({"objectives": {}}, "objectives: give at least one weight"),
         ({"objectives": {"contrastve": 1}}, "contrastve"),
+        ({"learning_rates": {"adapter": 0.1}}, "learning_rates.adapter"),
+        ({"only": {"decoder": ["*"]}}, "only.decoder"),
         ({"objectives": {"contrastive": -1}}, "greater than 0"),
         (
             {"objective": "contrastive", "learning_rates": {"projector": 0.1, "lora": 0.1}},
@@ -68,6 +70,7 @@ def test_names_of_other_sections_are_checked(tiny_recipe):
             type(tiny_recipe).model_validate(values)
 
     refused(r"stages\[1\].starts_from: 'instruct' is no earlier stage \(earlier: align\)", starts_from="instruct")
+    refused(r"stages\[1\].sources: no source 'zz' in data.sources \(train\)", sources=["zz"])
     refused(r"stages\[1\].source_weights: no source 'zz' in data.sources \(train\)", source_weights={"zz": 2})
     refused(r"stages\[1\].augment: data.cache_states keeps the states of unchanged clips", augment={"gain_db": 3})
     values = tiny_recipe.model_dump(mode="json")

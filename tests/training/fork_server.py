@@ -40,13 +40,14 @@ class Runs:
         Args:
             fails: the run must fail, else it must not.
             request: `die`: `{"stage": NAME, "step": N, "moment": one of MOMENTS, "ranks": [...]}`, the processes that
-                end themselves by SIGKILL there; `snapshots`: a folder for all tensors around each stage; `options`:
-                arguments of `run_recipe`; `environment`: variables.
+                end themselves by SIGKILL there; `snapshots`: a folder for all tensors around each stage; `records`: a
+                folder where each process notes the records that it trains on; `options`: arguments of `run_recipe`;
+                `environment`: variables.
         """
         file = recipe.run_folder().with_suffix(".yaml")
         file.write_text(json.dumps(recipe.model_dump(mode="json")), encoding="utf-8")
         log = recipe.run_folder().with_suffix(".log")
-        cache = {"LALM_CACHE": os.environ["LALM_CACHE"]}
+        cache = {name: os.environ[name] for name in ("LALM_CACHE",) if name in os.environ}
         request = {**request, "environment": {**cache, **request.get("environment", {})}}
         answer = self._ask({"recipe": str(file), "processes": processes, "log": str(log), **request})
         said = log.read_text(encoding="utf-8", errors="replace")
@@ -163,6 +164,8 @@ def _run(request: dict[str, Any], rank: int) -> None:
         _arrange_death(die)
     if request.get("snapshots"):
         _take_snapshots(Path(request["snapshots"]))
+    if request.get("records"):
+        _note_records(Path(request["records"]) / f"{rank}.jsonl")
     train.run_recipe(load_recipe(request["recipe"]), **request.get("options", {}))
 
 
@@ -212,6 +215,21 @@ def _take_snapshots(folder: Path) -> None:
             save_file(tensors, folder / f"{name}-{moment}.safetensors")
 
     train._train_stage = wrapped
+
+
+def _note_records(path: Path) -> None:
+    """Appends the stage, the step and the ids of every micro-batch of this process."""
+    from lalm.training.trainer import LalmTrainer
+
+    original = LalmTrainer.training_step
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def wrapped(trainer: Any, model: Any, inputs: dict[str, Any], *args: Any) -> Any:
+        with path.open("a", encoding="utf-8") as file:
+            print(json.dumps([trainer.stage.name, trainer.state.global_step, inputs["record_ids"]]), file=file)
+        return original(trainer, model, inputs, *args)
+
+    LalmTrainer.training_step = wrapped  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

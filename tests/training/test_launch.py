@@ -21,10 +21,10 @@ def test_a_lost_process_is_recognised(message, num_processes, expected):
     assert tells_of_a_lost_process(RuntimeError(message), num_processes) is expected
 
 
-def test_fsdp_is_refused_with_what_does_the_same(monkeypatch):
+def test_fsdp_of_the_launcher_is_refused_with_what_does_the_same(monkeypatch):
     check_launcher(wants_deepspeed=False)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(TrainingError, match=r"--use_fsdp: FSDP is not supported.*zero_optimization: \{stage: 3\}"):
+    with pytest.raises(TrainingError, match=r"--use_fsdp: the launcher's own settings .*'fsdp: \{\}' into the recipe"):
         check_launcher(wants_deepspeed=True)
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from curricula import tiny_curriculum, write_records
+from launched import LAUNCHERS, launch, needs_deepspeed
 from safetensors.torch import load_file
 
 from lalm.data.dataset import build_stage_data
@@ -21,10 +18,7 @@ from lalm.training.checkpoints import find_checkpoints
 from lalm.training.metrics import read_metrics
 
 pytestmark = pytest.mark.slow
-needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 ZERO_3 = {"zero_optimization": {"stage": 3}}
-LIMIT_SECONDS = 300
-BIN = Path(sys.executable).parent
 
 
 def losses(folder: Path) -> list[float]:
@@ -35,40 +29,14 @@ def without_dropout(make_recipe) -> dict:
     return {**make_recipe().model_dump(mode="json")["language_model"], "lora": {"rank": 4, "dropout": 0.0}}
 
 
-@pytest.mark.parametrize(
-    ("launcher", "overrides", "banner"),
-    [
-        pytest.param(["torchrun", "--standalone", "--nproc-per-node", "2", "-m"], [], "", id="torchrun"),
-        pytest.param(
-            ["deepspeed", "--num_gpus", "2", "--no_local_rank", "--module"],
-            ["deepspeed={zero_optimization: {stage: 2}}"],
-            "world_size=2",
-            id="deepspeed",
-            marks=needs_deepspeed,
-        ),
-    ],
-)
+@pytest.mark.parametrize(("launcher", "overrides", "banner"), LAUNCHERS)
 def test_a_launcher_of_the_readme_trains(tmp_path, launcher, overrides, banner):
     """The command line itself; the losses are those of one process."""
     write_records(tmp_path / "data")
     stages = [{"name": "align", "learning_rates": {"projector": 0.01, "lora": 0.01}, "steps": 3, "batch_records": 4}]
-    changes = [f"stages={json.dumps(stages)}", *overrides]
-    recipe = tiny_curriculum(tmp_path, "run", "salmonn", *changes, dropout=0.0)
+    recipe = tiny_curriculum(tmp_path, "run", "salmonn", f"stages={json.dumps(stages)}", dropout=0.0)
     save_recipe(recipe, tmp_path / "recipe.yaml")
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-    done = subprocess.run(
-        [sys.executable, str(BIN / launcher[0]), *launcher[1:], "lalm", "train", str(tmp_path / "recipe.yaml")],
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
-             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert banner in done.stdout + done.stderr
+    assert banner in launch(launcher, [str(tmp_path / "recipe.yaml"), *overrides], tmp_path)
     assert json.loads((tmp_path / "run/stages/align/plan.json").read_text())["processes"] == 2
     one = tiny_curriculum(tmp_path, "one", "salmonn", f"stages={json.dumps(stages)}", dropout=0.0)
     from lalm.training.train import run_recipe
@@ -115,6 +83,7 @@ QUESTION_READER = {
         pytest.param(ZERO_3, {"data": {"cache_states": False}}, id="zero3-live-encoder"),
         pytest.param(ZERO_3, {"projector": QUESTION_READER}, id="zero3-question-reader"),
         pytest.param(ZERO_3, {"language_model": {"cross_attention": CROSS_ATTENTION}}, id="zero3-cross-attention"),
+        pytest.param(None, {"fsdp": {}, "data": {"cache_states": False}}, id="fsdp-live-encoder"),
         pytest.param(
             None,
             {"language_model": {"cross_attention": CROSS_ATTENTION}, "stage": {"gradient_checkpointing": True}},
@@ -123,8 +92,8 @@ QUESTION_READER = {
     ],
 )
 def test_a_process_with_text_alone_holds_up_nobody(make_recipe, tmp_path, runs, block, changes):
-    """ZeRO-3 gathers the weights of a module in every process, and DDP waits for every gradient: one whose micro-batch
-    has no clip sends silence through tower, projector and blocks."""
+    """ZeRO-3 and FSDP gather the weights of a module in every process, and DDP waits for every gradient: one whose
+    micro-batch has no clip sends silence through tower, projector and blocks."""
     path = tmp_path / "data" / "train.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for number, line in enumerate(lines):
@@ -136,7 +105,7 @@ def test_a_process_with_text_alone_holds_up_nobody(make_recipe, tmp_path, runs, 
         "stages": [stage | changes.get("stage", {})],
         "data": make_recipe().model_dump(mode="json")["data"] | {"packing": "rows"} | changes.get("data", {}),
         "language_model": without_dropout(make_recipe) | changes.get("language_model", {}),
-        **({"projector": changes["projector"]} if "projector" in changes else {}),
+        **{name: changes[name] for name in ("projector", "fsdp") if name in changes},
     }
     one, two = (make_recipe(name, deepspeed=settings, **values) for name, settings in (("one", None), ("two", block)))
     _, processor = build_model(one)
@@ -173,3 +142,24 @@ def test_a_dead_process_leaves_a_checkpoint_and_another_number_goes_on_where_it_
     assert losses(run.run_folder()) == pytest.approx(losses(whole.run_folder()), abs=2e-5)
     ours, theirs = (load_file(recipe.run_folder() / "trained.safetensors") for recipe in (run, whole))
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in theirs) < 1e-3
+
+
+def test_a_loss_that_is_no_number_stops_all_and_each_names_its_records(make_recipe, runs):
+    """A rate that breaks the weights at the first step: the second loss is no number in either process."""
+    stage = {
+        "name": "align",
+        "learning_rates": {"projector": 1e30},
+        "steps": 3,
+        "batch_records": 4,
+        "schedule": "constant",
+    }
+    recipe = make_recipe(stages=[stage])
+    said = runs(recipe, 2, fails=True)
+    assert "stage 'align', step 2: the loss is nan." in said
+    files = [recipe.run_folder() / "stages" / "align" / f"bad_batch-{rank}.json" for rank in (0, 1)]
+    written = [json.loads(path.read_text()) for path in files if path.is_file()]
+    assert written
+    named = [name for batch in written for name in batch["records"]]
+    assert named
+    assert len(set(named)) == len(named)
+    assert {(batch["step"], batch["what"]) for batch in written} == {(2, "loss")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
@@ -162,6 +163,18 @@ def test_a_loss_that_is_no_number_names_the_records(tmp_path, tiny_model, tiny_b
     written = json.loads((tmp_path / "bad_batch.json").read_text())
     assert written["step"] == 3
     assert written["records"] == ["r2-0"]
+
+
+def test_a_gradient_that_is_no_number_names_the_records_of_the_step(tmp_path, tiny_model, tiny_batches, make_stage):
+    """The loss is finite; the step is not taken."""
+    run, steps = trainer(tmp_path, tiny_model, make_stage(), tiny_batches(12, 2), 2)
+    tiny_model.lora_b.weight.register_hook(lambda gradient: gradient * (1.0 if run.state.global_step < 2 else np.nan))
+    with pytest.raises(TrainingError, match=r"step 3: the gradient norm is nan. The 4 records of the batch"):
+        run.train()
+    written = json.loads((tmp_path / "bad_batch.json").read_text())
+    assert (written["what"], written["records"]) == ("gradient norm", [f"r2-{number}" for number in range(4)])
+    assert list(steps.losses) == [1, 2]
+    assert all(torch.isfinite(parameter).all() for parameter in tiny_model.parameters())
 
 
 def test_rates_are_per_part(tmp_path, tiny_model, tiny_batches, make_stage):

@@ -1,0 +1,74 @@
+"""recipes/quickstart.yaml with its own base models, on a few of its own clips: launched as one process is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from launched import LAUNCHERS, launch
+
+from data_builders.jobs import Processes
+from data_builders.pipeline import build_set
+from data_builders.recipe_reading import load_data_recipe
+from lalm.recipe.load import load_recipe
+from lalm.training.metrics import read_metrics
+
+pytestmark = [pytest.mark.slow, pytest.mark.real("models", "corpora")]
+
+TASKS = (
+    *("transcription", "spoken_language", "spoken_digit", "spoken_letter", "spoken_word", "sound_name"),
+    *("instrument_name", "scene_events", "description"),
+)
+A_FEW = {
+    "name": "a_few",
+    "sources": [{"packaged": name} for name in ("asterisk", "sonic-pi", "soundfont")],
+    "clips": {
+        "longest_speech_seconds": 3,
+        "prompts": {"train": 20},
+        "closed_variants": 1,
+        "sounds_per_label": {"train": 2},
+        "instruments_per_label": {"train": 2},
+    },
+    "scenes": {"count": {"train": 6}},
+    "questions": {"records": {"train": dict.fromkeys(TASKS, 6)}},
+    "output": {"form": "jsonl"},
+}
+# Each process blends clips at random, and bfloat16 rounds other sums otherwise: neither is left in.
+SHORT = [
+    *("stages.align.steps=2", "stages.align.batch_records=8", "stages.instruct.steps=2"),
+    *("stages.instruct.batch_records=4", "stages.instruct.mix_positions=0"),
+    *("language_model.dtype=float32", "encoders.0.dtype=float32", "output.log_to=[]"),
+]
+CLOSE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def changes(tmp_path_factory) -> list[str]:
+    """Overrides that shorten the recipe, on a set of a few clips, and one process's losses."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    (folder / "a_few.yaml").write_text(json.dumps(A_FEW), encoding="utf-8")
+    build_set(load_data_recipe(folder / "a_few.yaml"), folder / "data", runner=Processes(1), report=lambda line: None)
+    return [f"data.folder={folder / 'data'}", "data.sources.test.records=train.jsonl", *SHORT]
+
+
+@pytest.fixture(scope="module")
+def losses_of_one(changes, runs, tmp_path_factory) -> list[float]:
+    recipe = load_recipe("quickstart", [*changes, f"output.folder={tmp_path_factory.mktemp('one') / 'run'}"])
+    runs(recipe)
+    return losses(recipe.run_folder())
+
+
+def losses(run: Path) -> list[float]:
+    return [row["loss"] for row in read_metrics(run / "metrics.csv")]
+
+
+@pytest.mark.parametrize(("launcher", "overrides", "banner"), LAUNCHERS)
+def test_it_trains_under_a_launcher_as_in_one_process(launcher, overrides, banner, changes, losses_of_one, tmp_path):
+    run = tmp_path / "run"
+    said = launch(launcher, ["quickstart", *overrides, *changes, f"output.folder={run}"], tmp_path)
+    assert banner in said
+    for stage in ("align", "instruct"):
+        assert json.loads((run / "stages" / stage / "plan.json").read_text())["processes"] == 2
+    assert len(losses_of_one) == 4
+    assert losses(run) == pytest.approx(losses_of_one, abs=CLOSE)
