@@ -13,6 +13,7 @@ from data_builders.commands.errors import one_line_errors as _errors
 from data_builders.commands.exchanging import export_records, formats, import_records
 from data_builders.commands.filtering import decontaminate, dedupe, filter_records, register
 from data_builders.commands.judging import judge
+from data_builders.commands.llm_serving import serve_llm
 from data_builders.commands.measuring import bench
 from data_builders.commands.scanning import scan, sources
 from data_builders.commands.sealing import export_to_shards, validate
@@ -101,7 +102,9 @@ app.command("import")(import_records)
 app.command("export")(export_records)
 app.command("filter")(filter_records)
 app.command("export-to-shards")(export_to_shards)
-for _command in (compose, ask, judge, dedupe, decontaminate, formats, register, split, validate, view, bench, write):
+for _command in (
+    compose, ask, judge, dedupe, decontaminate, formats, register, split, validate, view, bench, write, serve_llm,
+):  # fmt: skip
     app.command()(_command)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from data_builders.llm_writer.limits import Limits
     from data_builders.llm_writer.writer import WritingJob, Written
 
-RECIPE_NAMES = "open_aqa, reasoning, dialogue, music_qa, staged_caption, spoken or chain"
+RECIPE_NAMES = "open_aqa, reasoning, dialogue, music_qa, staged_caption, spoken, chain or one_sound"
 LOCAL_REPLY_SECONDS = 3600.0
 """A model in this process is not given up like a server that hangs."""
 UNFINISHED = 3
@@ -131,6 +131,12 @@ def write(
             count = write_batch(batch_out, answering.requests, structured=structured)
             typer.echo(f"{batch_out}: {count} requests. Run them, then give their results with --batch-in.")
         _print_written(written, job)
+        if refusal := getattr(answering, "refused_schema", ""):
+            typer.secho(
+                f"the endpoint takes no JSON schema, so the prompt alone asked for JSON: {refusal}",
+                fg="yellow",
+                err=True,
+            )
         if written.unfinished and batch_out is None:
             raise typer.Exit(UNFINISHED)
 

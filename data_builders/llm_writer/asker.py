@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,6 +82,8 @@ class Asker:
         *,
         attempt: int = 0,
         most: int | None = None,
+        narrowed: Mapping[str, dict[str, Any]] | None = None,
+        again: bool = True,
         **slots: Any,
     ) -> list[Row]:
         """The good rows of a reply to a prompt. Where none is good it asks once more, saying what was wrong.
@@ -89,18 +91,20 @@ class Asker:
         Args:
             attempt: another number asks anew with another seed.
             most: the longest list that the reply may hold.
+            narrowed: what the schema asks of single keys besides (`json_schema`).
+            again: whether to ask a second time. A small model does no better when it is told what was wrong.
             slots: what the prompt shows beside the facts.
 
         Raises:
-            Rejected: when the second reply has no good row either, or the server refuses the request.
+            Rejected: when the last reply has no good row either, or the server refuses the request.
             NotYet: when no reply is to be had now.
         """
         loaded = load_prompt(prompt)
         messages = loaded.messages(facts=self.facts, **slots)
-        schema = json_schema(shape, most)
+        schema = json_schema(shape, most, narrowed)
         seed = int.from_bytes(hashlib.sha256(f"{self.seed}:{attempt}".encode()).digest()[:4]) >> 1
         problems: list[Reason] = []
-        for _ in range(2):
+        for _ in range(2 if again else 1):
             request = LlmRequest(
                 model=self.client.endpoint.model,
                 prompt=loaded.title,
@@ -133,8 +137,8 @@ class Asker:
             else:
                 problems = [parsed.problem]
             told = "; ".join(map(str, problems[:3]))
-            again = load_prompt("again").messages(problem=told)[1]
-            messages = (*messages[:2], ("assistant", reply.text), again)
+            told_again = load_prompt("again").messages(problem=told)[1]
+            messages = (*messages[:2], ("assistant", reply.text), told_again)
         raise Rejected(*problems)
 
     async def call(self, helper: Helper, clip: str, text: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ _CAPTION_TASKS = {"caption", "captioning", "audio_caption", "music_caption", "de
 _TRANSCRIPT_TASKS = {"transcription", "asr"}
 _SAY_NOTHING = {"unanswerable", "translation"}
 """Their answers tell nothing of the sound itself."""
+_DENIALS = {"0", "false", "no", "none", "not", "zero"}
+"""First words of an answer that says something is not there."""
 _ALIASES = {"caption": "captions", "labels": "tags", "label": "tags", "text": "transcript", "instrument": "instruments"}
 _KNOWN_IN_META = (
     "captions", "tags", "events", "transcript", "language", "speaker", "emotion", "instruments", "seconds", "attributes"
@@ -92,8 +95,14 @@ class Facts(BaseModel):
         return sorted((e for e in self.events if e.onset is not None), key=lambda e: (e.onset, e.label))
 
     def known(self) -> dict[str, Any]:
-        """The lines and the length, as rows keep them in `meta`, where the filters of `lalm data filter` look."""
-        return {"facts": self.lines()} | ({} if self.seconds is None else {"seconds": self.seconds})
+        """The lines and the length, as rows keep them in `meta`, where the filters of `lalm data filter` look.
+
+        A known question stands there only with what it says is heard: a dog that was asked for in vain is none.
+        """
+        certain = filter(None, map(_bears_out, self.questions))
+        return {"facts": [*self.lines(questions=False), *certain]} | (
+            {} if self.seconds is None else {"seconds": self.seconds}
+        )
 
     def lines(self, *, questions: bool = True) -> list[str]:
         """What is known, line by line as a prompt shows it: all that an answer may rest on.
@@ -115,6 +124,15 @@ class Facts(BaseModel):
         if questions:
             lines += [f"{known.question} {known.answer}" for known in self.questions]
         return lines
+
+
+def _bears_out(known: KnownQuestion) -> str:
+    """What a known question says of the clip, without the sounds that it names only to deny or to offer them."""
+    first = re.findall(r"\w+", known.answer.casefold())[:1]
+    if _DENIALS.intersection(first):
+        return ""
+    offers = known.choices is not None and first != ["yes"]
+    return known.answer if offers else f"{known.question} {known.answer}"
 
 
 def _event_line(event: TimedEvent) -> str:

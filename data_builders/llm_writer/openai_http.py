@@ -21,7 +21,8 @@ DETAIL_CHARACTERS = 300
 class OpenAiServer:
     """A base URL such as `http://localhost:8000/v1` and a model's name there.
 
-    The reply's JSON schema is asked for until the server refuses it once; then the prompt alone asks for JSON.
+    The reply's JSON schema is asked for until the server refuses it once; then the prompt alone asks for JSON, and
+    `refused_schema` says so.
 
     Raises:
         MissingPackageError: without httpx.
@@ -45,6 +46,8 @@ class OpenAiServer:
             raise EndpointError(f"--endpoint '{url}': is no address. Give one such as http://localhost:8000/v1.")
         self.model = model
         self._url = url.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
+        self.refused_schema = ""
+        """What the server said when it refused a schema; empty while it takes them."""
         self._structured = structured
         self._httpx = httpx
         self._client = httpx.AsyncClient(
@@ -68,6 +71,7 @@ class OpenAiServer:
             raise EndpointFault("dropped", repr(error), maybe_paid=True) from None
         if response.status_code == 400 and structured and request.schema and _is_about_the_schema(response):
             self._structured = False
+            self.refused_schema = response.text[:DETAIL_CHARACTERS].strip()
             return await self.ask(request)
         if response.status_code != 200:
             raise _of_status(response, self._url, self.model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -55,15 +56,19 @@ def read_reply(reply: Reply, shape: type[M]) -> Parsed[M]:
         return Parsed(None, Reason("the JSON has another form", "; ".join(problems)), repaired)
 
 
-def json_schema(shape: type[BaseModel], most: int | None = None) -> dict[str, Any]:
+def json_schema(
+    shape: type[BaseModel], most: int | None = None, narrowed: Mapping[str, dict[str, Any]] | None = None
+) -> dict[str, Any]:
     """The schema that a server is asked to hold a reply to: every key wanted and no other, as strict servers demand.
 
-    `most` bounds the lists of the outermost object.
+    `most` bounds the lists of the outermost object; `narrowed` adds to what is asked of some of its keys, such as the
+    names that one clip allows.
     """
     schema = _closed(shape.model_json_schema())
-    for value in schema["properties"].values():
+    for name, value in schema["properties"].items():
         if most is not None and value.get("type") == "array":
             value["maxItems"] = most
+        value |= (narrowed or {}).get(name, {})
     return schema
 
 

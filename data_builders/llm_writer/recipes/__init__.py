@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from data_builders.llm_writer.recipes import chain, dialogue, music_qa, open_aqa, reasoning, spoken, staged_caption
+from data_builders.llm_writer.recipes import (
+    chain,
+    dialogue,
+    music_qa,
+    one_sound,
+    open_aqa,
+    reasoning,
+    spoken,
+    staged_caption,
+)
 from data_builders.llm_writer.recipes.base import WritingRecipe
 from lalm.errors import DataError
 
 RECIPES: dict[str, WritingRecipe] = {
     module.RECIPE.name: module.RECIPE
-    for module in (open_aqa, reasoning, dialogue, music_qa, staged_caption, spoken, chain)
+    for module in (open_aqa, reasoning, dialogue, music_qa, staged_caption, spoken, chain, one_sound)
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -72,7 +73,7 @@ async def _write(asker: Asker) -> list[Row]:
     best: tuple[float, list[Row]] = (-math.inf, [])
     caption = None
     for attempt in range(2):
-        slots = {"heard": heard, "rejected": caption}
+        slots: dict[str, Any] = {"heard": heard, "rejected": caption}
         rows = await asker.ask("merge_caption", Merged, lambda reply: check(reply, known), attempt=attempt, **slots)
         if similarity is None:
             return [_with(row, known, "not measured") for row in rows]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +38,15 @@ def run_writer(
     work = WritingJob(writing_recipe(recipe), folder / out, audio_folder=folder, **(job or {}))
     with Journal(folder / journal, fsync="never") as replies:
         return write_rows(facts, work, endpoint, replies, chosen, breaker=breaker, calls_helpers=calls_helpers)
+
+
+def write_command(facts: Path, out: Path, url: str, *options: str) -> list[str]:
+    """The command line of `lalm data write` in a process of its own."""
+    program = "from data_builders.cli import main; main()"
+    return [sys.executable, "-c", program, "write", str(facts), "-o", str(out), "--endpoint", url, *options]
+
+
+def paid_keys(journal: Path) -> set[str]:
+    """Keys of the requests whose replies a journal holds, in whole lines."""
+    lines = journal.read_bytes().split(b"\n")[:-1] if journal.is_file() else []
+    return {entry["key"] for entry in map(json.loads, lines) if entry["kind"] != "lost"}

@@ -7,7 +7,7 @@ import json
 import pytest
 from invented_facts import invented, write_facts
 
-from data_builders.llm_writer.facts import Facts, TimedEvent, facts_of_record, read_facts
+from data_builders.llm_writer.facts import Facts, KnownQuestion, TimedEvent, facts_of_record, read_facts
 from lalm.data.records import Record, Turn, write_records
 from lalm.errors import DataError
 
@@ -34,6 +34,20 @@ def test_lines_are_all_that_is_known():
         "tempo: 92",
     ]
     assert clip.known() == {"facts": clip.lines(), "seconds": 6.0}
+
+
+def test_what_a_known_question_only_names_is_not_known_to_sound():
+    asked = [
+        {"question": "Is there a siren?", "answer": "No.", "choices": ("yes", "no"), "answer_type": "yes_no"},
+        {"question": "Is there a train?", "answer": "Yes.", "choices": ("yes", "no"), "answer_type": "yes_no"},
+        {"question": "Which is it: an owl or a wren?", "answer": "wren", "choices": ("owl", "wren")},
+        {"question": "How many guns are heard?", "answer": "none"},
+        {"question": "How often does the horn sound?", "answer": "twice"},
+    ]
+    clip = invented(0, questions=[KnownQuestion(**known) for known in asked])
+    said = clip.known()["facts"][len(invented(0).lines()) :]
+    assert said == ["Is there a train? Yes.", "wren", "How often does the horn sound? twice"]
+    assert "Is there a siren? No." in clip.lines()
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from invented_facts import invented, write_facts, written_pairs
-from running import run_writer
+from running import paid_keys, run_writer, write_command
 from stub_endpoint import FAULTS, StubEndpoint, so_many_faults
 
 from data_builders.llm_writer.budget import Prices
@@ -190,6 +189,16 @@ def test_a_schema_is_asked_for_once_where_the_server_has_none(tmp_path, clean):
     assert ["response_format" in body for body in stub.bodies] == [True] + [False] * 40
 
 
+def test_a_server_without_schemas_is_named_to_the_user(tmp_path):
+    facts = write_facts(tmp_path / "facts.jsonl", 2)
+    with StubEndpoint(written_pairs, knows_schemas=False) as stub:
+        command = write_command(facts, tmp_path / "rows.jsonl", stub.url, "--model", "stub")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(list(read_records(tmp_path / "rows.jsonl")))) == (0, 8), done.stderr
+    assert "the endpoint takes no JSON schema, so the prompt alone asked for JSON: " in done.stderr
+    assert "response_format is not supported" in done.stderr
+
+
 def test_the_slots_are_kept_full(tmp_path):
     with StubEndpoint(written_pairs, delay_seconds=0.05) as stub:
         written = run_writer(tmp_path, [invented(n) for n in range(160)], stub.url, concurrency=8)
@@ -221,17 +230,11 @@ def test_twenty_kills_lose_nothing_and_pay_nothing_twice(tmp_path):
     journal = tmp_path / "rows.journal.jsonl"
 
     def command(url: str) -> list[str]:
-        arguments = ["write", str(facts), "-o", str(tmp_path / "rows.jsonl"), "--endpoint", url, "--model", "stub"]
-        program = "from data_builders.cli import main; main()"
-        return [sys.executable, "-c", program, *arguments, "--concurrency", "4"]
-
-    def paid_keys() -> set[str]:
-        lines = journal.read_bytes().split(b"\n")[:-1] if journal.is_file() else []
-        return {json.loads(line)["key"] for line in lines}
+        return write_command(facts, tmp_path / "rows.jsonl", url, "--model", "stub", "--concurrency", "4")
 
     with StubEndpoint(written_pairs, delay_seconds=0.01) as stub:
         for _ in range(20):
-            paid, before = paid_keys(), len(stub.keys)
+            paid, before = paid_keys(journal), len(stub.keys)
             process = subprocess.Popen(
                 command(stub.url),
                 cwd=ROOT,
@@ -247,7 +250,7 @@ def test_twenty_kills_lose_nothing_and_pay_nothing_twice(tmp_path):
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
             assert not paid & set(stub.keys[before:]), "a reply in the journal was paid for again"
-        paid, before = paid_keys(), len(stub.keys)
+        paid, before = paid_keys(journal), len(stub.keys)
         done = subprocess.run(command(stub.url), cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert not paid & set(stub.keys[before:])

@@ -91,6 +91,26 @@ def test_broken_connections_are_faults(broken, kind, paid):
     assert (caught.value.kind, caught.value.maybe_paid) == (kind, paid)
 
 
+def test_a_refused_schema_is_remembered_with_the_words_of_the_server():
+    asked = []
+
+    def handler(request):
+        asked.append("response_format" in request.content.decode())
+        return httpx.Response(400, text="json_schema: no such thing") if asked[-1] else httpx.Response(200, json=BODY)
+
+    async def run():
+        server = OpenAiServer("http://host/v1", "m")
+        server._client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+        assert server.refused_schema == ""
+        await server.ask(REQUEST)
+        await server.ask(REQUEST)
+        await server.close()
+        return server.refused_schema
+
+    assert asyncio.run(run()) == "json_schema: no such thing"
+    assert asked == [True, False, False]
+
+
 def test_a_wrong_address_is_refused():
     with pytest.raises(EndpointError, match="--endpoint 'localhost:8000': is no address"):
         OpenAiServer("localhost:8000", "m")

@@ -16,6 +16,8 @@ from data_builders.filters.phrases_filter import Phrases
 from data_builders.llm_writer.facts import Facts, KnownQuestion
 from data_builders.llm_writer.helpers import Helper, Helpers
 from data_builders.llm_writer.recipes import RECIPES, writing_recipe
+from data_builders.llm_writer.recipes.one_sound import ANGLES, CANDIDATES, OneQuestion, check
+from data_builders.prompts import load_prompt
 from lalm.data.records import Record, read_records
 from lalm.errors import DataError
 
@@ -54,6 +56,7 @@ REASONED = {
     "answer": "The dog sounds before the bell does, so it has heard the visitor come.",
     "events": ["dog", "bell"],
 }
+ONE = {"about": "bell", "question": "Who could be at the bell?", "answer": "A guest, whom the dog has heard come near."}
 TURNS = [
     {"user": "What do we hear in this place?", "assistant": "A dog, and then a bell."},
     {"user": "Why?", "assistant": "Somebody may be at the gate."},
@@ -78,6 +81,7 @@ GOOD: dict[str, tuple[Facts, Any, int]] = {
     "music_qa": (PIECE, NINE, 9),
     "staged_caption": (CLIP, {"caption": "A dog barks, then a bell rings.", "sounds": "Dog, then bell."}, 2),
     "spoken": (CLIP, {"pairs": [FIRST, SECOND]}, 2),
+    "one_sound": (CLIP, ONE, 1),
     "chain": (CLIP.model_copy(update={"questions": (ASKED,)}), {"steps": STEPS, "final": "The bell."}, 1),
 }
 
@@ -137,6 +141,13 @@ def test_refusals_leaks_and_inventions_of_every_recipe_are_rejected(name, answer
     assert not rows
     assert expected in written.rejected
     assert rejects[0]["kind"] == expected
+    if name == "one_sound":
+        assert (len(stub.bodies), len(set(stub.keys)), written.rejected) == (
+            CANDIDATES,
+            CANDIDATES,
+            {expected: CANDIDATES},
+        )
+        return
     assert len(stub.bodies) == 2
     assert "That cannot be used: " in stub.bodies[1]["messages"][3]["content"]
     assert expected in stub.bodies[1]["messages"][3]["content"]
@@ -149,6 +160,70 @@ def _spoil(node: dict[str, Any], answer: str) -> dict[str, Any]:
     if "fixed" in node:
         node["fixed"] = [answer] * 4
     return node
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"about": "siren"}, "its evidence is not known of the clip"),
+        ({"about": "dog"}, "the question does not speak of its sound"),
+        ({"question": "Is somebody at the bell?"}, "the question is not an open one"),
+        ({"question": "Who is at the bell."}, "the question is not an open one"),
+        (
+            {"answer": "A guest, " + "whom nobody knows by any name at all, " * 4 + "has come."},
+            "the question or the answer",
+        ),
+        ({"answer": "I would say that a guest has come."}, "the answer speaks of itself"),
+        ({"answer": "Somebody who is loud and loud again."}, "goes round in circles"),
+        ({"answer": "The guest who is the guest is the guest."}, "goes round in circles"),
+        ({"answer": "A guest, since the dog comes after the bell."}, "has the sounds in another order"),
+    ],
+)
+def test_one_sound_takes_no_candidate_that_is_wrong(change, kind, tmp_path):
+    rows, rejects, _, stub = write(tmp_path, CLIP, "one_sound", ONE | change, "Hm.", ONE)
+    assert [row.turns[1].content for row in rows] == [ONE["answer"]]
+    assert [reject["place"] for reject in rejects] == ["candidate 1", "candidate 2"]
+    assert rejects[0]["kind"].startswith(kind)
+    assert len(rows[0].provenance["written_by"]["asked"]) == len(stub.bodies) == 3
+    assert all(len(body["messages"]) == 2 for body in stub.bodies)
+
+
+def test_one_sound_copies_no_example(tmp_path):
+    prompt = load_prompt("one_sound").messages(angle="who", sounds="a dog, then a bell")[1][1]
+    assert not check(OneQuestion(**ONE), CLIP, prompt).reasons
+    copied = OneQuestion(**ONE | {"answer": "A clerk at a desk, who is late."})
+    assert [(reason.kind, reason.detail) for reason in check(copied, CLIP, prompt).reasons] == [
+        ("the answer copies an example", "a clerk at a desk")
+    ]
+
+
+def test_one_sound_holds_the_server_to_the_sounds_of_the_clip(tmp_path):
+    [row], _, _, stub = write(tmp_path, CLIP, "one_sound", ONE)
+    schema = stub.bodies[0]["response_format"]["json_schema"]["schema"]["properties"]
+    assert schema["about"]["enum"] == ["bell", "dog"]
+    assert schema["question"]["pattern"].startswith(f"^{ANGLES[row.meta['angle']]} ")
+    assert stub.bodies[0]["messages"][1]["content"].endswith("Sounds: a dog, then a bell.")
+    assert (row.meta["evidence"], len(row.meta["events"])) == (["bell"], 2)
+
+
+def test_one_sound_asks_for_other_questions_where_more_are_wanted(tmp_path):
+    other = ONE | {"question": "Who might ring this bell?"}
+    rows, rejects, _, _ = write(tmp_path, CLIP, "one_sound", ONE, ONE, other, pairs=2)
+    assert [(row.id[-1], row.question) for row in rows] == [("1", ONE["question"]), ("2", other["question"])]
+    assert [reject["kind"] for reject in rejects] == ["a question is asked twice"]
+    rows, _, written, _ = write(tmp_path, CLIP.model_copy(update={"id": "b"}), "one_sound", ONE, pairs=2)
+    assert len(rows) == 1
+    assert written.rejected == {"a question is asked twice": 2 * CANDIDATES - 1}
+
+
+def test_one_sound_rests_on_no_sound_that_was_asked_for_in_vain(tmp_path):
+    absent = KnownQuestion(question="Is a siren heard?", answer="no", choices=("yes", "no"), answer_type="yes_no")
+    clip = CLIP.model_copy(update={"questions": (absent,)})
+    rows, _, written, _ = write(tmp_path, clip, "one_sound", ONE | {"answer": "A driver, who has heard the siren."})
+    assert (rows, set(written.rejected)) == ([], {"names a sound that the metadata does not"})
+    assert writing_recipe("one_sound").ill_posed(Facts(id="a", audio=("a.wav",), captions=("A dog.",))) == (
+        "no sound of the clip has a name"
+    )
 
 
 def test_good_pieces_stay_and_bad_ones_are_counted(tmp_path):

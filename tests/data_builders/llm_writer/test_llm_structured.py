@@ -7,6 +7,7 @@ import pytest
 from data_builders.llm_writer.endpoint import Reply
 from data_builders.llm_writer.recipes.base import Pairs
 from data_builders.llm_writer.recipes.music_qa import NineAnswers
+from data_builders.llm_writer.recipes.one_sound import OneQuestion
 from data_builders.llm_writer.structured import json_schema, read_reply
 
 GOOD = '{"pairs": [{"question": "Q {1}?", "answer": "A \\"b\\".", "evidence": ["e"]}]}'
@@ -67,3 +68,10 @@ def test_schema_is_closed_and_bounded():
     assert pair["additionalProperties"] is False
     assert "maxItems" not in pair["properties"]["evidence"]
     assert "maxItems" not in str(json_schema(NineAnswers))
+
+
+def test_a_key_of_the_schema_can_be_narrowed():
+    schema = json_schema(OneQuestion, narrowed={"about": {"enum": ["bell", "dog"]}})
+    assert schema["properties"]["about"] == {"type": "string", "enum": ["bell", "dog"]}
+    assert list(schema["properties"]) == ["about", "question", "answer"]
+    assert "enum" not in str(json_schema(OneQuestion))
