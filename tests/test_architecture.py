@@ -59,7 +59,7 @@ LISTENER = "data_builders/llm_writer/own_model.py"
 """The one door from the data builders to `lalm.inference`: a trained run that labels clips."""
 
 WRAPPERS = {
-    "peft": {"lalm/model/decoder.py"},
+    "peft": {"lalm/model/decoder.py", "lalm/model/narrow_lora.py"},
     "bitsandbytes": {"lalm/model/decoder.py"},
     "deepspeed": {"lalm/training/deepspeed.py"},
 }

@@ -23,7 +23,6 @@ from lalm.inference.prompting import (
     questions_of,
     with_known_positions,
 )
-from lalm.model.cache_name import CACHE
 
 if TYPE_CHECKING:
     from lalm.model.modeling import LalmForConditionalGeneration
@@ -85,7 +84,7 @@ def score_options(
         heard = {name: value for name, value in inputs.items() if name in ("audio_context", "audio_context_clips")}
         for start in range(0, len(answers), batch_size):
             batch = answers[start : start + batch_size]
-            scores += _score_batch(model, read.logits, copy.deepcopy(read[CACHE]), len(prompt), batch, heard)
+            scores += _score_batch(model, read.logits, copy.deepcopy(read.cache), len(prompt), batch, heard)
     return scores
 
 
@@ -147,7 +146,7 @@ def _score_batch(
             attention_mask=attention_mask[:, :-1],
             position_ids=position_ids.expand(num_rows, -1),
             use_cache=True,
-            **{CACHE: cache},
+            cache=cache,
             **{name: value.expand(num_rows, *value.shape[1:]) for name, value in heard.items()},
         ).logits
         logits = torch.cat([logits, rest], dim=1)

@@ -35,7 +35,6 @@ from lalm.inference.prompting import (
     prompt_ids,
     questions_of,
 )
-from lalm.model.cache_name import CACHE
 from lalm.recipe.schema import GenerationSection
 
 if TYPE_CHECKING:
@@ -197,7 +196,7 @@ class ChatSession:
             extra: dict[str, Any] = {}
             if is_streamed:
                 if not model.has_encoder:
-                    extra[CACHE] = self._cache.start(prompt, options.lora_scale)
+                    extra["cache"] = self._cache.start(prompt, options.lora_scale)
                 extra["streamer"] = AnswerStream(
                     processor,
                     on_text=on_text or (lambda piece: None),

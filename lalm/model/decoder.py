@@ -1,4 +1,5 @@
-"""The language model: found by name, held in the right precision, given its adapter. PEFT is touched here only."""
+"""The language model: found by name, held in the right precision, given its adapter. Beside `narrow_lora` it alone
+touches PEFT."""
 
 from __future__ import annotations
 

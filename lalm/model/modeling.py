@@ -19,7 +19,6 @@ from lalm.encoders import build_encoder, encoder_name
 from lalm.errors import ModelError
 from lalm.model.attention_mask import masks_of_layers
 from lalm.model.audio_tower import AudioTower
-from lalm.model.cache_name import CACHE
 from lalm.model.configuration import LalmConfig
 from lalm.model.cross_attention import (
     CONTEXT_INPUTS,
@@ -426,7 +425,6 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         audio_context_clips: Tensor | None = None,
         audio_range: Tensor | None = None,
         cache: Any = None,
-        past_key_values: Any = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | float | Mapping[str, Tensor | float] | None = None,
@@ -454,7 +452,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             audio_is_unheard: no text holds the clip; it only takes tower and projector through their paces, as every
                 process must in every micro-batch.
             objective_items: what the stage's other objectives read, see `alignment_losses`; after `begin_objectives`.
-            cache, past_key_values: keys and values of earlier positions; `generate` uses the name that its version has.
+            cache: keys and values of earlier positions.
         """
         num_items = num_items_in_batch if isinstance(num_items_in_batch, Mapping) else {}
         text = {
@@ -505,14 +503,14 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 position_ids=position_ids,
                 use_cache=use_cache,
                 logits_to_keep=logits_to_keep,
-                **{CACHE: past_key_values if cache is None else cache},
+                cache=cache,
                 **kwargs,
             )
             return LalmOutput(
                 logits=outputs.logits,
                 hidden_states=outputs.get("hidden_states"),
                 attentions=outputs.get("attentions"),
-                **{CACHE: outputs.get(CACHE)},
+                cache=outputs.get("cache"),
             )
         num_items = num_items_in_batch.get("language_model") if num_items else num_items_in_batch
         loss, token_losses = self._answer_loss(inputs_embeds, num_items=num_items, **text)

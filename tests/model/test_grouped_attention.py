@@ -46,12 +46,12 @@ FAMILIES = {
     "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
     "gpt_neox": {},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4},
 }
 REFUSED = {
     "falcon": "transformers cannot exchange its attention",
     "bloom": "transformers cannot exchange its attention",
     "mpt": "transformers cannot exchange its attention",
-    "gptj": "transformers cannot exchange its attention",
     "gemma2": "it caps its scores",
 }
 

@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: a large tensor that comes back is not filled by the system again."""
+"""Freed memory stays with the process: tensors that come back step after step are not filled by the system again."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if sys.argv[1] == "keep":
     assert keep_host_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(2**22)
+    [torch.ones(2**22) for _ in range(8)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults()
-print(faults())
+print(min(faults() for _ in range(4)))
 """
 
 
@@ -30,7 +30,7 @@ def count_faults(how: str) -> int:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's settings")
-def test_a_tensor_that_comes_back_costs_no_page_faults():
+def test_tensors_that_come_back_cost_no_page_faults():
     assert resource.getpagesize() < 2**21
     assert count_faults("keep") * 10 < count_faults("leave")
 
