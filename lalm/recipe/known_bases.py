@@ -226,6 +226,7 @@ KNOWN_LANGUAGE_MODELS: dict[str, Sizes] = {
     },
     "google/flan-t5-xl": {
         "model_type": "t5",
+        "decoder_start_token_id": 0,
         "d_model": 2048,
         "d_kv": 64,
         "d_ff": 5120,

@@ -66,6 +66,7 @@ def test_every_encoder_is_planned_without_weights():
         "audio_flamingo3": 25,
         "voxtral": 50,
         "granite_speech": 50,
+        "cav_mae": 6.15,
     }
     assert plan.join == "at the steps of whisper"
     assert plan.states_per_second == 50
