@@ -32,7 +32,6 @@ from lalm.recipe.projectors import QFormerSection
 from lalm.recipe.schema import Recipe
 from lalm.training.batches import NamedBatches, fill_state_cache, open_clip_store
 from lalm.training.distributed import join_processes
-from lalm.training.host_memory import keep_host_memory
 from lalm.training.stages import enter_stage
 from lalm.training.trainer import LalmTrainer, training_arguments
 
@@ -94,7 +93,6 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
     )
     transformers.utils.logging.set_verbosity_error()
     state = join_processes()
-    keep_host_memory()
     model, processor = build_model(recipe)
     if not run.switches.supervised_only:
         model.sequence_loss = full_vocabulary_loss

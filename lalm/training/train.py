@@ -40,7 +40,6 @@ from lalm.training.distributed import check_launcher, join_processes, tells_of_a
 from lalm.training.dry_run import print_plan
 from lalm.training.fsdp import fsdp_settings
 from lalm.training.held_out import HeldOutLoss
-from lalm.training.host_memory import keep_host_memory
 from lalm.training.metrics import MetricsFile, read_metrics
 from lalm.training.plots import plot_loss
 from lalm.training.run_folder import RunFolder
@@ -104,7 +103,6 @@ def run_recipe(
         go_without_cpu_kernel()
         announce_single_process()
     state = join_processes()
-    keep_host_memory()
     console = console or Console()
     if not state.is_main_process:
         console = Console(file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115

@@ -13,6 +13,7 @@ from data_builders.pipeline import build_set
 from data_builders.recipe_reading import load_data_recipe
 from lalm.recipe.load import load_recipe
 from lalm.training.metrics import read_metrics
+from lalm.training.train import run_recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.real("models", "corpora")]
 
@@ -53,10 +54,9 @@ def changes(tmp_path_factory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def losses_of_one(changes, runs, tmp_path_factory) -> list[float]:
+def losses_of_one(changes, tmp_path_factory) -> list[float]:
     recipe = load_recipe("quickstart", [*changes, f"output.folder={tmp_path_factory.mktemp('one') / 'run'}"])
-    runs(recipe)
-    return losses(recipe.run_folder())
+    return losses(run_recipe(recipe))
 
 
 def losses(run: Path) -> list[float]:
