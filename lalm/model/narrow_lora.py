@@ -7,7 +7,7 @@ being made. The adapter itself, its gradient and its optimizer stay in float32.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
@@ -25,8 +25,8 @@ class NarrowLora(LoraLinear):
         name = self._plain_adapter(x) if not args and not kwargs else None
         if name is None:
             return super().forward(x, *args, **kwargs)
-        down, up = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
-        result = self.base_layer(x)
+        down, up = (cast(nn.Linear, part[name]).weight.to(x.dtype) for part in (self.lora_A, self.lora_B))
+        result = cast(nn.Linear, self.base_layer)(x)
         added = torch.addmm(
             result.flatten(0, -2), nn.functional.linear(x, down).flatten(0, -2), up.t(), alpha=self.scaling[name]
         )
@@ -40,7 +40,7 @@ class NarrowLora(LoraLinear):
         has_dropout = self.training and not isinstance(self.lora_dropout[name], nn.Identity)
         if has_dropout or name in self.lora_variant or self.lora_bias[name]:
             return None
-        return name if is_whole(self.lora_A[name].weight) else None
+        return name if is_whole(cast(nn.Linear, self.lora_A[name]).weight) else None
 
 
 def narrow_adapters(model: nn.Module) -> None:
