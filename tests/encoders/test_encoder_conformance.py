@@ -98,6 +98,8 @@ CASES = [
     pytest.param(name, options, id=f"{name}-{i}") for name, cases in SMALL.items() for i, options in enumerate(cases)
 ]
 SECONDS = (0.31, 1.5, 0.8, 0.32)
+ROUNDING = {"voxtral": 5e-6}
+"""Float32 sums in another order, for states of magnitude one; 2e-6 for all that are not named. Voxtral: 2.1e-6 seen."""
 
 
 def make(name: str, options: dict) -> AudioEncoder:
@@ -166,7 +168,9 @@ def test_batch_equals_one_by_one(name, options):
         alone = encoder(*batch_of(encoder, [wave]))
         steps = int(alone.num_steps[0])
         assert int(together.num_steps[index]) == steps
-        torch.testing.assert_close(together.states[index, :steps], alone.states[0], atol=5e-6, rtol=0)
+        torch.testing.assert_close(
+            together.states[index, :steps], alone.states[0], atol=ROUNDING.get(name, 2e-6), rtol=0
+        )
         assert not together.states[index, steps:].any(), "states behind the real steps are zeros"
 
 
@@ -183,7 +187,7 @@ def test_chunks_of_a_long_clip_are_encoded_one_by_one(name, options):
         else:
             last = encoder(*batch_of(encoder, [wave[2 * size :]]))
     assert len(whole.states) == 3
-    torch.testing.assert_close(whole.states[2, : last.states.shape[1]], last.states[0], atol=5e-6, rtol=0)
+    torch.testing.assert_close(whole.states[2, : last.states.shape[1]], last.states[0], atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
@@ -194,7 +198,7 @@ def test_dtype_is_kept(name, options):
     exact = encoder(features, num_frames).states
     # oneDNN 3 with AMX, torch 2.13: in bfloat16 a convolution in groups of 5 to 15 channels each comes out as noise.
     # Published encoders have 48 and more; these small ones have 8.
-    with torch.backends.mkldnn.flags(enabled=False):
+    with torch.backends.mkldnn.flags(enabled=not torch.cpu._is_amx_tile_supported()):
         half = encoder.to(torch.bfloat16)(features, num_frames).states
     assert (exact.dtype, half.dtype) == (torch.float32, torch.bfloat16)
     torch.testing.assert_close(half.float(), exact, atol=0.2, rtol=0.1)
