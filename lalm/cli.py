@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 
@@ -28,6 +29,10 @@ from lalm.errors import LalmError
 
 USER_ERROR = 2
 """Exit status when a file, a key or a value that the user gave is at fault."""
+
+COLLECT_EVERY = 50_000
+"""New objects between two looks for unreachable ones: Python's own 700 is a fifth of the time that importing torch and
+transformers takes, which make many objects that stay."""
 
 app = typer.Typer(
     name="lalm",
@@ -64,6 +69,7 @@ def main() -> None:
     """Runs the command line. An error of the user's files is one red message and exit status 2, without a traceback."""
     # bitsandbytes 0.50 warns of an optional 4-bit kernel whenever peft imports it, whatever is done then.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    gc.set_threshold(COLLECT_EVERY, *gc.get_threshold()[1:])
     try:
         app()
     except LalmError as error:

@@ -44,23 +44,28 @@ def check(
 
     loaded = load_recipe(recipe, overrides or (), tiny=tiny)
     missing = missing_sources(loaded)
-    from lalm.data.state_cache import caches_states
-    from lalm.model.machines import MachinePlanner, parse_machine
-    from lalm.model.memory_plan import plan_memory
-    from lalm.model.plan import plan_model
-    from lalm.model.published_sizes import compare_sizes
-
-    machines = [parse_machine(text) for text in machine or ()]
-    plan = plan_model(loaded)
-    shapes = None if missing else batch_shapes(loaded)
-    live = not caches_states(loaded)
-    comparisons = compare_sizes(loaded, plan)
     console = Console()
+    with Console(stderr=True).status("Reading torch and transformers ...") as status:
+        from lalm.data.state_cache import caches_states
+        from lalm.model.machines import MachinePlanner, parse_machine
+        from lalm.model.memory_plan import plan_memory
+        from lalm.model.plan import build_without_weights, plan_model
+        from lalm.model.published_sizes import compare_sizes
+
+        machines = [parse_machine(text) for text in machine or ()]
+        status.update("Building the model without weights ...")
+        model = build_without_weights(loaded)
+        plan = plan_model(loaded, model)
+        shapes = None if missing else batch_shapes(loaded)
+        live = not caches_states(loaded)
+        status.update("Counting what a step of each stage holds ...")
+        memory = plan_memory(loaded, live_encoder=live, shapes=shapes, model=model)
+        planner = MachinePlanner(loaded, live_encoder=live, shapes=shapes) if machines else None
+    comparisons = compare_sizes(loaded, plan)
     console.print(f"[bold]{loaded.name}[/bold]  {loaded.description}\n", highlight=False)
-    memory = plan_memory(loaded, live_encoder=live, shapes=shapes)
     tables = [rates_table(plan), parts_table(plan), stages_table(loaded, memory, plan.dtype, knows_data=bool(shapes))]
-    if machines:
-        tables.append(machines_table(MachinePlanner(loaded, live_encoder=live, shapes=shapes), machines))
+    if planner:
+        tables.append(machines_table(planner, machines))
     for table in [*tables, *([sizes_table({loaded.name: comparisons})] if comparisons else [])]:
         console.print(table)
         console.print()

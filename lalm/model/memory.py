@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass
+from functools import lru_cache, partial
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -21,10 +22,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+from transformers.initialization import no_init_weights
 
+from lalm.audio.features import FrontEnd
 from lalm.encoders.base import AudioEncoder
+from lalm.model.fewer_layers import extrapolate
 from lalm.model.loss import losses_in_chunks
 from lalm.model.modeling import LalmForConditionalGeneration, fresh_projector
+from lalm.projectors.base import Projector
 
 META = torch.device("meta")
 _attention = nn.functional.scaled_dot_product_attention
@@ -58,6 +63,9 @@ class PassCost:
     kept_bytes: int = 0
     """What forward leaves for backward."""
     flops: int = 0
+
+    def times(self, factor: float) -> PassCost:
+        return PassCost(*(round(factor * value) for value in astuple(self)))
 
 
 class LiveBytes(TorchDispatchMode):
@@ -97,6 +105,7 @@ def count_pass(
     live_encoder: bool,
     answers: bool = True,
     has_mask: bool = True,
+    counted: dict[object, PassCost] | None = None,
 ) -> PassCost:
     """A training pass of `model` (on the meta device, frozen as the stage freezes it) over one micro-batch.
 
@@ -104,20 +113,46 @@ def count_pass(
         live_encoder: the encoder runs in the pass; else its states come from the cache.
         answers: the decoder runs; without it only audio and text embeddings are compared.
         has_mask: attention reads a mask of whole rows.
+        counted: parts that were counted for a model of the same recipe; it grows.
     """
-    encoder = _count_encoders(model, shape) if live_encoder and shape.clips else PassCost()
-    projector = _count_projector(model, shape) if shape.clips else PassCost()
-    before = encoder.kept_bytes + projector.kept_bytes
-    decoder = PassCost()
+    counted = {} if counted is None else counted
+    checkpointing = model.language_model.is_activation_checkpointing
+
+    def once(part: nn.Module, settings: tuple, count: Callable[[], PassCost]) -> PassCost:
+        key = (count.__name__, settings, checkpointing, tuple((p.dtype, p.requires_grad) for p in part.parameters()))
+        if key not in counted:
+            counted[key] = count()
+        return counted[key]
+
+    def encoder() -> PassCost:
+        return _count_encoders(model, shape)
+
+    def projector() -> PassCost:
+        return _count_projector(model)
+
+    def decoder() -> PassCost:
+        count = partial(_count_decoder, model, shape, has_gradient=audio_trains, has_mask=has_mask)
+        return _of_all_layers(model.language_model, count)
+
+    audio_trains = _trains(model.multi_modal_projector) or _trains(model.audio_tower)
+    before, then, last = PassCost(), PassCost(), PassCost()
+    if live_encoder and shape.clips:
+        before = once(model.audio_tower, (shape.clips, shape.clip_seconds), encoder)
+    if shape.clips:
+        sample = once(model.multi_modal_projector, (), projector)
+        then = sample.times(shape.clips * shape.clip_seconds / SAMPLE_SECONDS)
     if answers:
-        trains = _trains(model.multi_modal_projector) or _trains(model.audio_tower)
-        decoder = _count_decoder(model, shape, has_gradient=trains, has_mask=has_mask)
-    peaks = (encoder.peak_bytes, encoder.kept_bytes + projector.peak_bytes, before + decoder.peak_bytes)
+        last = once(model, (shape, audio_trains, has_mask), decoder)
+    kept = before.kept_bytes + then.kept_bytes
     return PassCost(
-        peak_bytes=max(peaks),
-        kept_bytes=before + decoder.kept_bytes,
-        flops=encoder.flops + projector.flops + decoder.flops,
+        peak_bytes=max(before.peak_bytes, before.kept_bytes + then.peak_bytes, kept + last.peak_bytes),
+        kept_bytes=kept + last.kept_bytes,
+        flops=before.flops + then.flops + last.flops,
     )
+
+
+def _of_all_layers(module: nn.Module, count: Callable[[], PassCost]) -> PassCost:
+    return PassCost(*extrapolate(module, lambda: astuple(count())))
 
 
 def _count_decoder(
@@ -166,10 +201,12 @@ def _set_context(model: LalmForConditionalGeneration, shape: BatchShape) -> None
     model.cross_attention.set_context(states, clips, None, shape.row_positions)
 
 
-def _count_projector(model: LalmForConditionalGeneration, shape: BatchShape) -> PassCost:
-    """The projector over one clip of `SAMPLE_SECONDS`, times the audio of the micro-batch."""
-    times = shape.clips * shape.clip_seconds / SAMPLE_SECONDS
-    projector = fresh_projector(model).requires_grad_(_trains(model.multi_modal_projector)).train()
+def _count_projector(model: LalmForConditionalGeneration) -> PassCost:
+    """The projector over one clip of `SAMPLE_SECONDS`."""
+    with no_init_weights():
+        projector = fresh_projector(model).requires_grad_(_trains(model.multi_modal_projector)).train()
+    for parameter in projector.parameters():
+        parameter.data.zero_()  # what happens to lie in memory may be denormal, and thirty times as slow
     for ours, theirs in zip(projector.modules(), model.multi_modal_projector.modules(), strict=True):
         if getattr(theirs, "gradient_checkpointing", False):
             ours.gradient_checkpointing = True
@@ -178,41 +215,56 @@ def _count_projector(model: LalmForConditionalGeneration, shape: BatchShape) -> 
     width, layers = model.audio_tower.width, projector.num_layer_inputs
     size = (1, layers, steps, width // layers) if layers > 1 else (1, steps, width)
     states, lengths = torch.zeros(size), torch.tensor([steps])
-    extra = (torch.zeros(1, 8, model.get_input_embeddings().weight.shape[1]), torch.tensor([8]))
+    question = (torch.zeros(1, 8, model.get_input_embeddings().weight.shape[1]), torch.tensor([8]))
+    inputs = (states, lengths, *(question if projector.reads_question else ()))
+    cost = _of_all_layers(projector, partial(_count_short_projector, projector, inputs))
+    states_bytes = states.numel() * states.element_size()
+    return PassCost(cost.peak_bytes + states_bytes, cost.kept_bytes + states_bytes, cost.flops)
+
+
+def _count_short_projector(projector: Projector, inputs: tuple[Tensor, ...]) -> PassCost:
     with _Count(projector) as count:
-        positions, _ = projector(states, lengths, *(extra if projector.reads_question else ()))
+        positions, _ = projector(*inputs)
         count.after_forward()
         if positions.requires_grad:
             positions.sum().backward()
         del positions
-    cost = count.cost()
-    states_bytes = states.numel() * states.element_size()
-    return PassCost(*(round(times * value) for value in (cost.peak_bytes + states_bytes,
-                                                         cost.kept_bytes + states_bytes, cost.flops)))  # fmt: skip
+    return count.cost()
 
 
 def _count_encoders(model: LalmForConditionalGeneration, shape: BatchShape) -> PassCost:
     """All encoders over all clips of the micro-batch; what backward needs only where one trains."""
     costs = []
-    silence = np.zeros(max(1, _samples(model, shape.clip_seconds)), np.float32)
     for encoder in cast(Iterable[AudioEncoder], model.audio_tower.encoders):
-        chunks = encoder.front_end.chunks(silence[:: max(1, round(_resampling(model, encoder)))])
-        num_bins, num_frames = chunks[0].features.shape
-        dtype = next(encoder.model.parameters()).dtype
-        with _Count(encoder) as count, torch.set_grad_enabled(_trains(encoder)):
-            features = torch.empty(shape.clips * len(chunks), num_bins, num_frames, dtype=dtype, device=META)
-            states = encoder.encode(features, [num_frames] * len(features))
-            count.after_forward()
-            if states.requires_grad:
-                states.sum().backward()
-            del states, features
-        costs.append(count.cost())
+        count = partial(_count_encoder, model, encoder, shape)
+        costs.append(_of_all_layers(encoder, count) if encoder.mix.layers == "last" else count())
     kept = sum(cost.kept_bytes for cost in costs)
     return PassCost(
         peak_bytes=max(kept - cost.kept_bytes + cost.peak_bytes for cost in costs),
         kept_bytes=kept,
         flops=sum(cost.flops for cost in costs),
     )
+
+
+def _count_encoder(model: LalmForConditionalGeneration, encoder: AudioEncoder, shape: BatchShape) -> PassCost:
+    samples = max(1, _samples(model, shape.clip_seconds)) / max(1, round(_resampling(model, encoder)))
+    num_chunks, num_bins, num_frames = _feature_sizes(encoder.front_end, math.ceil(samples))
+    dtype = next(encoder.model.parameters()).dtype
+    with _Count(encoder) as count, torch.set_grad_enabled(_trains(encoder)):
+        features = torch.empty(shape.clips * num_chunks, num_bins, num_frames, dtype=dtype, device=META)
+        states = encoder.encode(features, [num_frames] * len(features))
+        count.after_forward()
+        if states.requires_grad:
+            states.sum().backward()
+        del states, features
+    return count.cost()
+
+
+@lru_cache
+def _feature_sizes(front_end: FrontEnd, num_samples: int) -> tuple[int, int, int]:
+    """Chunks of a clip, and bins and frames of the first."""
+    chunks = front_end.chunks(np.zeros(num_samples, np.float32))
+    return len(chunks), *chunks[0].features.shape
 
 
 class _Count:
@@ -227,7 +279,7 @@ class _Count:
     def __enter__(self) -> _Count:
         for parameter in self._module.parameters():
             if parameter.requires_grad:
-                parameter.grad = torch.empty_like(parameter)
+                parameter.grad = torch.zeros_like(parameter)
         held = [*self._module.parameters(), *self._module.buffers()]
         self._live.ignore([*held, *(parameter.grad for parameter in held if parameter.grad is not None)])
         self._fused.start()

@@ -69,18 +69,20 @@ def plan_memory(
     shapes: Mapping[str, BatchShape] | None = None,
     only: str | None = None,
     counted: dict[object, PassCost] | None = None,
+    model: LalmForConditionalGeneration | None = None,
 ) -> tuple[StageMemory, ...]:
     """Every stage of a recipe, or the one that is named.
 
     Args:
         live_encoder: encoders run in every micro-batch; else their states come from the cache.
         shapes: the largest micro-batch of a stage, by its name; `assumed_shape` for the others.
-        counted: passes that were counted for this recipe in the same precision, quantised or not; it grows.
+        counted: see `count_pass`.
+        model: of `build_without_weights`, else it is built; it is left as the last stage holds it.
 
     Raises:
         ModelError: if a base cannot be found, or parts do not fit together.
     """
-    model = build_without_weights(recipe)
+    model = model or build_without_weights(recipe)
     grouped = _attends_in_groups(recipe, model)
     # Grouped attention keeps what fused attention keeps, without a mask of the row.
     attention = "sdpa" if grouped else choose_attention(recipe.language_model.attention)
@@ -93,11 +95,10 @@ def plan_memory(
         shape = (shapes or {}).get(stage.name) or assumed_shape(recipe, stage, model)
         _hold(recipe, stage, model)
         answers = "language_model" in stage.objective_weights()
-        trained = tuple(name for name, value in model.named_parameters() if value.requires_grad)
-        key = (shape, trained, answers, stage.gradient_checkpointing)
-        if key not in counted:
-            counted[key] = count_pass(model, shape, live_encoder=live_encoder, answers=answers, has_mask=not grouped)
-        found.append(_plan_stage(recipe, stage, model, shape, counted[key]))
+        cost = count_pass(
+            model, shape, live_encoder=live_encoder, answers=answers, has_mask=not grouped, counted=counted
+        )
+        found.append(_plan_stage(recipe, stage, model, shape, cost))
     return tuple(found)
 
 

@@ -70,13 +70,16 @@ class ModelPlan:
         return sum(self.parameters.values())
 
 
-def plan_model(recipe: Recipe) -> ModelPlan:
-    """Builds the recipe's model without weights and counts.
+def plan_model(recipe: Recipe, model: LalmForConditionalGeneration | None = None) -> ModelPlan:
+    """Counts the recipe's model.
+
+    Args:
+        model: of `build_without_weights`; else it is built.
 
     Raises:
         ModelError: if a base cannot be found, or parts do not fit together.
     """
-    model = build_without_weights(recipe)
+    model = model or build_without_weights(recipe)
     tower, text_config = model.audio_tower, cast(Any, model.config.text_config)
     encoders = cast(list[AudioEncoder], list(tower.encoders))
     rule = position_rule(recipe, tower)

@@ -136,7 +136,8 @@ def _fork(request: dict[str, Any], rank: int, port: int) -> int:
     try:
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | (0 if rank else os.O_TRUNC) | os.O_APPEND)
         os.dup2(log, 1), os.dup2(log, 2)
-        # A run that hangs says where before it is ended.
+        # A run that crashes says where, and one that hangs before it is ended.
+        faulthandler.enable(sys.__stderr__)
         faulthandler.dump_traceback_later(LIMIT_SECONDS - 5, file=sys.__stderr__)
         os.environ.update(request["environment"])
         world = request["processes"]

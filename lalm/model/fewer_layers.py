@@ -1,0 +1,101 @@
+"""Long stacks of equal layers, made short for a count.
+
+With every further layer of a stack of equal ones a pass holds and computes the same amount more. So counts on two and
+on three layers give the count of any number, and a plan of 32 layers costs five.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+SHORT = 2
+"""Layers that stay: the first of a stack may be what makes a tensor that the others share."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A run of equal layers in a list of a module."""
+
+    owner: nn.Module
+    name: str
+    layers: nn.ModuleList
+    first: int
+    count: int
+
+    def shortened(self, count: int) -> nn.ModuleList:
+        """The list with `count` layers of the run."""
+        layers = list(self.layers)
+        return nn.ModuleList([*layers[: self.first + count], *layers[self.first + self.count :]])
+
+
+def extrapolate(module: nn.Module, count: Callable[[], Sequence[int]]) -> tuple[int, ...]:
+    """What `count` would return of the whole module, from calls on a short one.
+
+    Args:
+        count: counts a pass of the module as it is at that moment: numbers that are linear in the number of layers.
+    """
+    stacks = [stack for stack in _stacks(module) if stack.count > SHORT + 1]
+    with _short(stacks, [SHORT] * len(stacks)):
+        total = base = tuple(count())
+    for number, stack in enumerate(stacks):
+        with _short(stacks, [SHORT + (other == number) for other in range(len(stacks))]):
+            more = count()
+        times = stack.count - SHORT
+        total = tuple(sum_ + times * (longer - short) for sum_, longer, short in zip(total, more, base, strict=True))
+    return total
+
+
+def _stacks(owner: nn.Module) -> Iterator[Stack]:
+    """The longest run of equal layers in each list of blocks, but for lists inside of blocks."""
+    for name, child in owner.named_children():
+        if isinstance(child, nn.ModuleList) and all(_is_block(layer) for layer in child):
+            first, count = _longest_run([_look(layer) for layer in child])
+            yield Stack(owner, name, child, first, count)
+        else:
+            yield from _stacks(child)
+
+
+def _is_block(layer: nn.Module) -> bool:
+    """Whether it returns what it was given, made better: a matrix, and no step that makes sequences shorter."""
+    parts = list(layer.modules())
+    strides = (part.stride for part in parts if isinstance(part, (nn.Conv1d, nn.Conv2d)))
+    return any(isinstance(part, (nn.Linear, Conv1D)) for part in parts) and all(set(by) == {1} for by in strides)
+
+
+def _longest_run(values: Sequence[Any]) -> tuple[int, int]:
+    best, start = (0, 0), 0
+    for place in range(1, len(values) + 1):
+        if place == len(values) or values[place] != values[start]:
+            best, start = max(best, (start, place - start), key=lambda run: run[1]), place
+    return best
+
+
+def _look(layer: nn.Module) -> tuple:
+    """Equal for layers that differ in nothing but the numbers in their weights and their own place."""
+    parts = [(name, type(part), _settings(part)) for name, part in layer.named_modules()]
+    weights = [(name, value.shape, value.dtype, value.requires_grad) for name, value in layer.named_parameters()]
+    return tuple(parts), tuple(weights)
+
+
+def _settings(module: nn.Module) -> tuple:
+    plain = {name: value for name, value in vars(module).items()
+             if isinstance(value, (int, float, str, tuple, type(None))) and name != "layer_idx"}  # fmt: skip
+    hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
+    return tuple(sorted((name, repr(value)) for name, value in plain.items())), hooks
+
+
+@contextmanager
+def _short(stacks: Sequence[Stack], counts: Sequence[int]) -> Iterator[None]:
+    try:
+        for stack, count in zip(stacks, counts, strict=True):
+            setattr(stack.owner, stack.name, stack.shortened(count))
+        yield
+    finally:
+        for stack in stacks:
+            setattr(stack.owner, stack.name, stack.layers)
