@@ -171,6 +171,12 @@ def test_check_refuses_missing_records_and_too_long_audio(run, tmp_path: Path):
     assert "the language model was made for 1024" in out
 
 
+def test_check_of_a_shipped_recipe_leaves_the_data_to_the_user(run):
+    status, out, _ = run("check", "tiny")
+    assert status == 0
+    assert "The records are yours to give" in out
+
+
 def test_check_says_how_data_that_can_be_built_is_made(run, tmp_path: Path):
     status, out, _ = run("check", "tiny", f"data.folder={tmp_path}", "data.build=quickstart")
     assert status == 0

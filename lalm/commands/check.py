@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -77,7 +78,7 @@ def check(
             style="yellow",
             highlight=False,
         )
-    elif missing and is_to_be_given(loaded):
+    elif missing and (is_to_be_given(loaded) or is_as_shipped(recipe, overrides or ())):
         files = ", ".join(dict.fromkeys(str(source.records) for source in loaded.data.sources.values()))
         console.print(
             f"The records are yours to give: data.folder=FOLDER with {files}, or --tiny to try the stages without.",
@@ -99,6 +100,17 @@ def is_to_be_given(recipe: Recipe) -> bool:
     """Whether the recipe is a published system's, or a tiny twin, whose data folder nobody has named yet."""
     is_of_a_system = recipe.system is not None or recipe.data.folder.parts[:2] == ("data", "tiny")
     return is_of_a_system and not recipe.data.folder.exists()
+
+
+def is_as_shipped(recipe: str, overrides: Sequence[str]) -> bool:
+    """Whether a shipped recipe is named and no data is: what it names stands for the user's own."""
+    from lalm.resources import list_shipped
+
+    names_data = any(override.startswith(("data.", "data=")) for override in overrides)
+    return (
+        recipe in {form for file in list_shipped("recipes") for form in (Path(file).stem, f"recipes/{file}")}
+        and not names_data
+    )
 
 
 def missing_sources(recipe: Recipe) -> list[str]:
