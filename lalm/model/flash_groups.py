@@ -4,7 +4,8 @@ A prefix attends to itself causally. A branch attends to the whole prefix and to
 results are put together by their sums of exponentials. Scores are never stored: the backward pass computes them again
 from the sums, for which FlashAttention's formula holds piece by piece (arXiv 2307.08691).
 
-Keys and values are not repeated for grouped queries: the kernel reads them with a stride of zero.
+Keys and values are not repeated for grouped queries: the kernel reads them with a stride of zero. Short groups are
+computed together, see `lalm.model.short_groups`.
 
 bfloat16 is computed in float32, in which the kernel is faster, forward and backward. Where the processor multiplies
 matrices of bfloat16 in tiles (AMX), the kernel's forward pass stays in it, and the backward pass is written out below.
@@ -19,9 +20,13 @@ import torch
 from torch import Tensor
 
 from lalm.model.packed_rows import Group, PackedRows
+from lalm.model.short_groups import ShortGroups, with_taken
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+SHORT = 128
+"""Groups up to that length are padded and computed together; the padding of longer ones costs more than it spares."""
 
 Piece = Callable[[int, slice, slice, bool], tuple[Tensor, Tensor, Tensor]]
 """(row, query places, key places, whether causal) -> gradients of queries `[K, H / K, L, d]`, of keys and of values
@@ -36,23 +41,32 @@ def flash_groups(query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, sc
 class _FlashGroups(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, scaling: float) -> Tensor:
-        q, k, v = _by_key_head(query, key, value, _kernel_dtype(query))
-        wide = _wide(query.dtype)
-        out = torch.zeros_like(q, dtype=wide, memory_format=torch.contiguous_format)
-        sums = q.new_zeros(q.shape[:-1], dtype=wide)
-        for group in rows.groups:
+        dtype, wide = _kernel_dtype(query), _wide(query.dtype)
+        narrow = [item.to(dtype) for item in (query, key, value)]
+        q, k, v = _by_key_head(*narrow)
+        short, long = _short_and_long(rows, query, key)
+        out, out_rows = _head_rows(query, wide if long else value.dtype)
+        sums, sum_rows = _head_rows(query[..., :1], wide)
+        for bucket in short:
+            result, log_sums = bucket.attend(*narrow, scaling)
+            bucket.queries.scatter(result.to(out.dtype), out_rows)
+            bucket.queries.scatter(log_sums, sum_rows)
+        out_by_key, sums_by_key = out.unflatten(1, q.shape[1:3]), sums.unflatten(1, q.shape[1:3])[..., 0]
+        for group in long:
             for queries, keys, is_causal in _pieces(group):
                 piece = q[group.row, :, :, queries], k[group.row, :, :, keys], v[group.row, :, :, keys]
                 result, log_sums = _forward(*piece, 0.0, is_causal, scale=scaling)
                 place = group.row, slice(None), slice(None), queries
                 if is_causal and queries.start >= group.prefix_end > group.start:  # the prefix was seen before
-                    total = torch.logaddexp(sums[place], log_sums)
-                    before = (sums[place] - total).exp_()[..., None]
-                    out[place] = out[place].mul_(before).addcmul_(result, (log_sums - total).exp_()[..., None])
-                    sums[place] = total
+                    total = torch.logaddexp(sums_by_key[place], log_sums)
+                    before = (sums_by_key[place] - total).exp_()[..., None]
+                    out_by_key[place] = (
+                        out_by_key[place].mul_(before).addcmul_(result, (log_sums - total).exp_()[..., None])
+                    )
+                    sums_by_key[place] = total
                 else:
-                    out[place], sums[place] = result, log_sums
-        merged = out.flatten(1, 2).transpose(1, 2).to(value.dtype)
+                    out_by_key[place], sums_by_key[place] = result, log_sums
+        merged = out.transpose(1, 2).to(value.dtype)
         ctx.save_for_backward(query, key, value, merged, sums)
         ctx.rows, ctx.scaling = rows, scaling
         return merged
@@ -61,19 +75,47 @@ class _FlashGroups(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, merged, sums = ctx.saved_tensors
         dtype = _kernel_dtype(query)
-        q, k, v = _by_key_head(query, key, value, dtype)
-        pull, out = (item.to(dtype).transpose(1, 2).unflatten(1, q.shape[1:3]) for item in (gradient, merged))
-        pass_of = _tiled_backward if dtype == torch.bfloat16 else _kernel_backward
-        pieces = pass_of(q, k, v, pull, out, sums, ctx.scaling)
-        dq = torch.zeros(q.shape, dtype=sums.dtype)
-        dk, dv = (torch.zeros(item.shape, dtype=sums.dtype) for item in (key, value))
-        for group in ctx.rows.groups:
-            for queries, keys, is_causal in _pieces(group):
-                dq_piece, dk_piece, dv_piece = pieces(group.row, queries, keys, is_causal)
-                dq[group.row, :, :, queries] += dq_piece
-                dk[group.row, :, keys] += dk_piece
-                dv[group.row, :, keys] += dv_piece
-        return dq.flatten(1, 2).to(query.dtype), dk.to(key.dtype), dv.to(value.dtype), None, None
+        narrow = [item.to(dtype) for item in (query, key, value)]
+        pull, out = (item.to(dtype).transpose(1, 2) for item in (gradient, merged))
+        short, long = _short_and_long(ctx.rows, query, key)
+        gradients = [_head_rows(item, sums.dtype if long else item.dtype) for item in (query, key, value)]
+        for bucket in short:
+            parts = bucket.pull_back(*narrow, pull, out, sums, ctx.scaling)
+            heads = (bucket.queries, bucket.keys, bucket.keys)
+            for place, part, (whole, rows) in zip(heads, parts, gradients, strict=True):
+                place.scatter(part.to(whole.dtype), rows)
+        dq, dk, dv = (whole for whole, _ in gradients)
+        if long:
+            q, k, v = _by_key_head(*narrow)
+            pass_of = _tiled_backward if dtype == torch.bfloat16 else _kernel_backward
+            pull, out, sums = (item.unflatten(1, q.shape[1:3]) for item in (pull, out, sums))
+            pieces = pass_of(q, k, v, pull, out, sums[..., 0], ctx.scaling)
+            dq_by_key = dq.unflatten(1, q.shape[1:3])
+            for group in long:
+                for queries, keys, is_causal in _pieces(group):
+                    dq_piece, dk_piece, dv_piece = pieces(group.row, queries, keys, is_causal)
+                    dq_by_key[group.row, :, :, queries] += dq_piece
+                    dk[group.row, :, keys] += dk_piece
+                    dv[group.row, :, keys] += dv_piece
+        return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype), None, None
+
+
+def _short_and_long(rows: PackedRows, query: Tensor, key: Tensor) -> tuple[list[ShortGroups], list[Group]]:
+    heads = query.shape[1], key.shape[1]
+
+    def make() -> tuple[list[ShortGroups], list[Group]]:
+        places = query.shape[0] * query.shape[2]
+        short = [ShortGroups(bucket, *heads, places) for bucket in rows.short_buckets(SHORT)]
+        return short, [group for group in rows.groups if len(group) > SHORT]
+
+    return rows.kept(("flash", heads), make)
+
+
+def _head_rows(heads: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Zeros as `[R, H, L, d]`, and the same as rows `[R L H + 1, d]`; the last is for what nobody reads."""
+    num_rows, num_heads, length, width = heads.shape
+    rows = torch.zeros(num_rows * length * num_heads + 1, width, dtype=dtype)
+    return rows[:-1].view(num_rows, length, num_heads, width).transpose(1, 2), rows
 
 
 def _kernel_backward(q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, sums: Tensor, scaling: float) -> Piece:
@@ -95,7 +137,7 @@ def _tiled_backward(q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, 
     result is rounded. The queries that share a key head are rows of one product.
     """
     q = q * scaling
-    rows, pulls = _with_taken(q, sums[..., None]), _with_taken(pull, (pull.float() * out).sum(-1, keepdim=True))
+    rows, pulls = with_taken(q, sums[..., None]), with_taken(pull, (pull.float() * out).sum(-1, keepdim=True))
     ones = k.new_ones(*k[:, :, 0].shape[:-1], 2)
     keys_, values_ = torch.cat([k[:, :, 0], ones], -1), torch.cat([v[:, :, 0], ones], -1)
 
@@ -112,12 +154,6 @@ def _tiled_backward(q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, 
     return piece
 
 
-def _with_taken(rows: Tensor, taken: Tensor) -> Tensor:
-    """Rows `[..., d]` and, as two columns whose sum is exact enough, the negative of `taken [..., 1]`, in float32."""
-    high = -taken.to(rows.dtype)
-    return torch.cat([rows, high, (-taken - high).to(rows.dtype)], dim=-1)
-
-
 def _pieces(group: Group):
     """(query places, key places, whether causal): prefix on itself, all branches on the prefix, each on itself."""
     prefix = slice(group.start, group.prefix_end)
@@ -129,10 +165,10 @@ def _pieces(group: Group):
         yield slice(start, end), slice(start, end), True
 
 
-def _by_key_head(query: Tensor, key: Tensor, value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _by_key_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`[R, K, H / K, L, d]` each: views of keys and values, not copies for every query head."""
-    q = query.to(dtype).unflatten(1, (key.shape[1], -1))
-    k, v = (item.to(dtype)[:, :, None].expand(-1, -1, q.shape[2], -1, -1) for item in (key, value))
+    q = query.unflatten(1, (key.shape[1], -1))
+    k, v = (item[:, :, None].expand(-1, -1, q.shape[2], -1, -1) for item in (key, value))
     return q, k, v
 
 

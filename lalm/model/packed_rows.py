@@ -10,11 +10,12 @@ and only where an attention asks for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby, pairwise
 from operator import itemgetter
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,10 @@ from lalm.model.attention_mask import PADDING, PREFIX
 
 BUCKET_RATIO = 1.25
 """Groups are padded to the longest of their bucket, which is at most so many times as long."""
+SHORT_BUCKET_RATIO = 2.0
+"""The same where a call costs more than the padding that it spares."""
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class PackedRows:
     group_ids: Tensor
     branch_ids: Tensor
     position_ids: Tensor | None
-    _buckets: dict[int | None, tuple[Bucket, ...]] = field(default_factory=dict)
+    _kept: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, group_ids: Tensor, branch_ids: Tensor | None, position_ids: Tensor | None) -> PackedRows:
@@ -88,9 +93,20 @@ class PackedRows:
         """All groups, padded. With `window` a position sees those less than `window` positions before it."""
         if window is not None and window >= self.reach:
             window = None
-        if window not in self._buckets:
-            self._buckets[window] = tuple(self._bucket(members, window) for members in _similar(self.groups))
-        return self._buckets[window]
+        return self.kept(("buckets", window), lambda: self._padded(self.groups, BUCKET_RATIO, window))
+
+    def kept(self, key: Any, make: Callable[[], Kept]) -> Kept:
+        """What `make` returned when the key was first asked for: the next layer needs it again."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def short_buckets(self, longest: int) -> tuple[Bucket, ...]:
+        """The groups up to that length, padded, in few buckets."""
+        return self._padded([group for group in self.groups if len(group) <= longest], SHORT_BUCKET_RATIO)
+
+    def _padded(self, groups: Sequence[Group], ratio: float, window: int | None = None) -> tuple[Bucket, ...]:
+        return tuple(self._bucket(members, window) for members in _similar(groups, ratio))
 
     def _bucket(self, groups: list[Group], window: int | None) -> Bucket:
         length = max(map(len, groups))
@@ -138,10 +154,10 @@ def _groups(group_ids: np.ndarray, branch_ids: np.ndarray) -> Iterator[Group]:
             )
 
 
-def _similar(groups: tuple[Group, ...]) -> list[list[Group]]:
+def _similar(groups: Sequence[Group], ratio: float) -> list[list[Group]]:
     buckets: list[list[Group]] = []
     for group in sorted(groups, key=len, reverse=True):
-        if not buckets or len(group) * BUCKET_RATIO < len(buckets[-1][0]):
+        if not buckets or len(group) * ratio < len(buckets[-1][0]):
             buckets.append([])
         buckets[-1].append(group)
     return buckets
