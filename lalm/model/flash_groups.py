@@ -25,8 +25,9 @@ from lalm.model.short_groups import ShortGroups, with_taken
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
-SHORT = 128
-"""Groups up to that length are padded and computed together; the padding of longer ones costs more than it spares."""
+SHORT, SHORT_IN_TILES = 128, 256
+"""Groups up to that length are padded and computed together; the padding of longer ones costs more than the calls that
+it spares. Products in tiles are fast, so that there calls cost more."""
 
 Piece = Callable[[int, slice, slice, bool], tuple[Tensor, Tensor, Tensor]]
 """(row, query places, key places, whether causal) -> gradients of queries `[K, H / K, L, d]`, of keys and of values
@@ -42,7 +43,7 @@ class _FlashGroups(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, scaling: float) -> Tensor:
         dtype, wide = _kernel_dtype(query), _wide(query.dtype)
-        narrow = [item.to(dtype) for item in (query, key, value)]
+        narrow = query.to(dtype), key.to(dtype), value.to(dtype)
         q, k, v = _by_key_head(*narrow)
         short, long = _short_and_long(rows, query, key)
         out, out_rows = _head_rows(query, wide if long else value.dtype)
@@ -75,7 +76,7 @@ class _FlashGroups(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, merged, sums = ctx.saved_tensors
         dtype = _kernel_dtype(query)
-        narrow = [item.to(dtype) for item in (query, key, value)]
+        narrow = query.to(dtype), key.to(dtype), value.to(dtype)
         pull, out = (item.to(dtype).transpose(1, 2) for item in (gradient, merged))
         short, long = _short_and_long(ctx.rows, query, key)
         gradients = [_head_rows(item, sums.dtype if long else item.dtype) for item in (query, key, value)]
@@ -102,13 +103,14 @@ class _FlashGroups(torch.autograd.Function):
 
 def _short_and_long(rows: PackedRows, query: Tensor, key: Tensor) -> tuple[list[ShortGroups], list[Group]]:
     heads = query.shape[1], key.shape[1]
+    longest = SHORT_IN_TILES if _kernel_dtype(query) == torch.bfloat16 else SHORT
 
     def make() -> tuple[list[ShortGroups], list[Group]]:
         places = query.shape[0] * query.shape[2]
-        short = [ShortGroups(bucket, *heads, places) for bucket in rows.short_buckets(SHORT)]
-        return short, [group for group in rows.groups if len(group) > SHORT]
+        short = [ShortGroups(bucket, *heads, places) for bucket in rows.short_buckets(longest)]
+        return short, [group for group in rows.groups if len(group) > longest]
 
-    return rows.kept(("flash", heads), make)
+    return rows.kept(("flash", heads, longest), make)
 
 
 def _head_rows(heads: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

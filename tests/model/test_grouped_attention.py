@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from lalm.errors import ModelError
+from lalm.model import flash_groups as flash_groups_module
 from lalm.model.attention_mask import PADDING, masks_of_layers
 from lalm.model.decoder import add_lora, random_language_model
 from lalm.model.flash_groups import flash_groups
@@ -127,6 +128,16 @@ def compare(dense, grouped, ids, tolerance: float = 2e-5):
         torch.testing.assert_close(other, one, atol=tolerance * one.abs().max().item(), rtol=1e-4)
 
 
+@pytest.fixture(params=[0, 12, 1000], ids=["each alone", "short ones together", "all together"])
+def shortness(request, monkeypatch):
+    """Up to which length groups are computed together."""
+    for name in ("SHORT", "SHORT_IN_TILES"):
+        monkeypatch.setattr(flash_groups_module, name, request.param)
+    lengths = [len(group) for group in PackedRows.of(**LAYOUT).groups]
+    assert min(lengths) <= 12 < max(lengths)
+
+
+@pytest.mark.usefixtures("shortness")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_states_and_gradients_are_those_of_a_dense_mask(family):
     compare(*pair(family), LAYOUT)
@@ -145,6 +156,7 @@ def test_dropout_goes_through_padded_groups_and_changes_the_result():
     assert (plain - dropped).abs().max() > 0.1
 
 
+@pytest.mark.usefixtures("shortness")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2), (torch.float64, 1e-9)])
 @pytest.mark.parametrize("key_heads", [1, 3, 6])
 @pytest.mark.parametrize("kernel", [flash_groups, padded_groups])
@@ -172,6 +184,7 @@ def test_both_kernels_equal_plain_formulas(kernel, key_heads, dtype, tolerance):
         torch.testing.assert_close(item.grad.double(), reference.grad, atol=4 * tolerance, rtol=4 * tolerance)
 
 
+@pytest.mark.usefixtures("shortness")
 @pytest.mark.parametrize("key_heads", [1, 3])
 def test_products_in_tiles_are_as_exact_as_their_type(key_heads, monkeypatch):
     """Written out in bfloat16, whatever the machine: within a few roundings of float32, forward and backward."""
