@@ -17,12 +17,16 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = int(os.environ.get("LIMIT_SECONDS", "300"))
+ABORTED = -signal.SIGABRT
+"""Of several hundred runs of two processes one ends so, without a word, in gloo's communication (torch 2.13). As with
+`torchrun --max-restarts 1` the run is started once more, goes on at its last checkpoint, and is said to have been."""
 MOMENTS = ("step", "publish", "finish")
 """Before a step's first forward pass; between writing a checkpoint and renaming it; between a stage's last checkpoint
 and the note that it is done."""
@@ -49,8 +53,13 @@ class Runs:
         log = recipe.run_folder().with_suffix(".log")
         cache = {name: os.environ[name] for name in ("LALM_CACHE",) if name in os.environ}
         request = {**request, "environment": {**cache, **request.get("environment", {})}}
-        answer = self._ask({"recipe": str(file), "processes": processes, "log": str(log), **request})
+        asked = {"recipe": str(file), "processes": processes, "log": str(log), **request}
+        answer = self._ask(asked)
         said = log.read_text(encoding="utf-8", errors="replace")
+        if processes > 1 and not fails and ABORTED in answer["codes"]:
+            warnings.warn(f"{log}: {answer['codes']}, started again\n{said}", stacklevel=2)
+            answer = self._ask(asked)
+            said = log.read_text(encoding="utf-8", errors="replace")
         assert (answer["codes"] != [0] * processes) == fails, f"{answer['codes']}\n{said[-4000:]}"
         return said
 
