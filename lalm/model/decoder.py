@@ -26,6 +26,7 @@ from transformers.pytorch_utils import Conv1D
 from lalm.errors import MissingPackageError, ModelError
 from lalm.model.attention_mask import MASKED_LAYERS
 from lalm.model.grouped_attention import attend_in_groups, why_not_grouped
+from lalm.model.lean_norm import lean_norms
 from lalm.model.narrow_lora import narrow_adapters
 from lalm.model.tekken import is_tekken_alone, read_tekken
 from lalm.model.whole_models import adapter_of, is_whole_model, language_model_of, text_config_of
@@ -251,10 +252,11 @@ def choose_attention(name: str) -> str:
 
 def _choose_grouped(model: PreTrainedModel, name: str) -> None:
     """Puts grouped attention on a loaded model where the recipe asks for it, or leaves the choice and it is faster: on
-    a CPU (measured), for the families that it computes exactly."""
+    a CPU (measured), for the families that it computes exactly. Their norms get a way for CPUs with it."""
     is_best = name == "auto" and not torch.cuda.is_available() and why_not_grouped(model) is None
     if name == "grouped" or is_best:
         attend_in_groups(model)
+        lean_norms(model)
 
 
 def _quantisation(name: str, dtype: torch.dtype):

@@ -22,6 +22,7 @@ from torch import nn
 from lalm.model.build import position_rule
 from lalm.model.decoder import choose_attention, choose_dtype, decoder_layers
 from lalm.model.grouped_attention import why_not_grouped
+from lalm.model.lean_norm import lean_norms
 from lalm.model.memory import BatchShape, PassCost, count_pass
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.model.plan import build_without_weights
@@ -87,6 +88,8 @@ def plan_memory(
     # Grouped attention keeps what fused attention keeps, without a mask of the row.
     attention = "sdpa" if grouped else choose_attention(recipe.language_model.attention)
     model.language_model.set_attn_implementation(attention)
+    if grouped:
+        lean_norms(model.language_model)
     found = []
     counted = {} if counted is None else counted
     for stage in recipe.stages:
