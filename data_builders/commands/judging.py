@@ -9,10 +9,22 @@ from typing import Annotated
 
 import typer
 
+from data_builders.commands.endpoint_options import (
+    UNFINISHED,
+    ApiKeyOption,
+    AttemptsOption,
+    ConcurrencyOption,
+    EndpointOption,
+    JournalOption,
+    MaxCostOption,
+    MaxRequestsOption,
+    PriceInOption,
+    PriceOutOption,
+    RequestSecondsOption,
+    RequestsOption,
+    TokensOption,
+)
 from data_builders.commands.errors import one_line_errors
-
-UNFINISHED = 3
-"""Exit status when records still wait for replies and the same command goes on with them."""
 
 
 def judge(
@@ -21,24 +33,18 @@ def judge(
     model: Annotated[
         str, typer.Option(help="The judge's name at the endpoint; without one, a folder or package:NAME to run here.")
     ],
-    endpoint: Annotated[
-        str | None, typer.Option(help="Base URL of a server with OpenAI's chat completions: http://localhost:8000/v1.")
-    ] = None,
-    api_key_env: Annotated[str, typer.Option(help="The variable that holds the key.")] = "OPENAI_API_KEY",
-    concurrency: Annotated[int, typer.Option(help="Requests at the server at once.", min=1)] = 8,
-    requests_per_minute: Annotated[float | None, typer.Option("--rpm", help="Requests a minute.", min=0.01)] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option("--tpm", help="Tokens a minute.", min=1)] = None,
-    request_seconds: Annotated[float, typer.Option(help="Longest wait for one reply.", min=0.1)] = 120.0,
-    attempts: Annotated[int, typer.Option(help="Attempts at one request in one run.", min=1)] = 8,
-    price_in: Annotated[float, typer.Option(help="Price of a million prompt tokens.", min=0.0)] = 0.0,
-    price_out: Annotated[float, typer.Option(help="Price of a million reply tokens.", min=0.0)] = 0.0,
-    max_cost: Annotated[
-        float | None, typer.Option(help="Spend no more than this, earlier runs included.", min=0.0)
-    ] = None,
-    max_requests: Annotated[int | None, typer.Option(help="Make no more attempts than this.", min=0)] = None,
-    journal: Annotated[
-        Path | None, typer.Option(help="Where paid replies are kept; next to the rows by default.")
-    ] = None,
+    endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = "OPENAI_API_KEY",
+    concurrency: ConcurrencyOption = 8,
+    requests_per_minute: RequestsOption = None,
+    tokens_per_minute: TokensOption = None,
+    request_seconds: RequestSecondsOption = 120.0,
+    attempts: AttemptsOption = 8,
+    price_in: PriceInOption = 0.0,
+    price_out: PriceOutOption = 0.0,
+    max_cost: MaxCostOption = None,
+    max_requests: MaxRequestsOption = None,
+    journal: JournalOption = None,
 ) -> None:
     """Have another model judge every record, closed ones with the options in both orders; keep what it accepts.
 

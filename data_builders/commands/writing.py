@@ -11,6 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from data_builders.commands.endpoint_options import (
+    UNFINISHED,
+    ApiKeyOption,
+    AttemptsOption,
+    ConcurrencyOption,
+    EndpointOption,
+    JournalOption,
+    MaxCostOption,
+    MaxRequestsOption,
+    PriceInOption,
+    PriceOutOption,
+    RequestSecondsOption,
+    RequestsOption,
+    TokensOption,
+)
 from data_builders.commands.errors import one_line_errors
 from lalm.errors import DataError
 
@@ -24,8 +39,6 @@ if TYPE_CHECKING:
 RECIPE_NAMES = "open_aqa, reasoning, dialogue, music_qa, staged_caption, spoken, chain or one_sound"
 LOCAL_REPLY_SECONDS = 3600.0
 """A model in this process is not given up like a server that hangs."""
-UNFINISHED = 3
-"""Exit status when clips still wait for replies and the same command goes on with them."""
 
 
 def write(
@@ -35,30 +48,24 @@ def write(
         str, typer.Option(help="The model's name at the endpoint; without one, a folder or package:NAME to run here.")
     ],
     recipe: Annotated[str, typer.Option("-r", "--recipe", help=f"{RECIPE_NAMES}.")] = "open_aqa",
-    endpoint: Annotated[
-        str | None, typer.Option(help="Base URL of a server with OpenAI's chat completions: http://localhost:8000/v1.")
-    ] = None,
-    api_key_env: Annotated[str, typer.Option(help="The variable that holds the key.")] = "OPENAI_API_KEY",
+    endpoint: EndpointOption = None,
+    api_key_env: ApiKeyOption = "OPENAI_API_KEY",
     structured: Annotated[bool, typer.Option(help="Hold replies to a JSON schema.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed writes other rows.", min=0)] = 0,
     limit: Annotated[int | None, typer.Option(help="Only so many clips.", min=1)] = None,
     pairs: Annotated[int | None, typer.Option(help="Questions a clip, where the recipe leaves it open.", min=1)] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest reply.", min=16)] = 800,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.7,
-    concurrency: Annotated[int, typer.Option(help="Requests at the server at once.", min=1)] = 8,
-    requests_per_minute: Annotated[float | None, typer.Option("--rpm", help="Requests a minute.", min=0.01)] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option("--tpm", help="Tokens a minute.", min=1)] = None,
-    request_seconds: Annotated[float, typer.Option(help="Longest wait for one reply.", min=0.1)] = 120.0,
-    attempts: Annotated[int, typer.Option(help="Attempts at one request in one run.", min=1)] = 8,
-    price_in: Annotated[float, typer.Option(help="Price of a million prompt tokens.", min=0.0)] = 0.0,
-    price_out: Annotated[float, typer.Option(help="Price of a million reply tokens.", min=0.0)] = 0.0,
-    max_cost: Annotated[
-        float | None, typer.Option(help="Spend no more than this, earlier runs on the journal included.", min=0.0)
-    ] = None,
-    max_requests: Annotated[int | None, typer.Option(help="Make no more attempts than this.", min=0)] = None,
-    journal: Annotated[
-        Path | None, typer.Option(help="Where paid replies are kept; next to the rows by default.")
-    ] = None,
+    concurrency: ConcurrencyOption = 8,
+    requests_per_minute: RequestsOption = None,
+    tokens_per_minute: TokensOption = None,
+    request_seconds: RequestSecondsOption = 120.0,
+    attempts: AttemptsOption = 8,
+    price_in: PriceInOption = 0.0,
+    price_out: PriceOutOption = 0.0,
+    max_cost: MaxCostOption = None,
+    max_requests: MaxRequestsOption = None,
+    journal: JournalOption = None,
     labeller: Annotated[
         Path | None, typer.Option(help="A trained run folder that listens to the clips (staged_caption).")
     ] = None,
