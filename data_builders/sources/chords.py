@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_builders.clips import SAMPLE_RATE_HZ, Clip, Skipped, seeded
+from data_builders.clips import Clip, Skipped, seeded
 from data_builders.debs import Fetched
 from data_builders.questions.music import CHORDS
 from data_builders.questions.told import TONICS
@@ -21,9 +21,9 @@ from data_builders.sources.soundfont import (
     INSTRUMENTS,
     LICENCE,
     PACKAGES,
-    RENDER_RATE_HZ,
     TAIL_SECONDS,
     open_soundfont,
+    render_beats,
 )
 
 __all__ = ["PACKAGES", "read_clips"]
@@ -115,17 +115,6 @@ def plan_cadence(program: int, keys: tuple[int, ...], rng: random.Random) -> tup
 
 
 def render_progression(path: Path, progression: Progression) -> np.ndarray:
-    """[S] float32 at SAMPLE_RATE_HZ, peak 0.7 (or silence, where the preset gives none)."""
-    import soxr
-
-    font = open_soundfont(path)
-    total = np.zeros(round(progression.seconds * RENDER_RATE_HZ) + 1, np.float32)
-    for number, chord in enumerate(progression.chords):
-        at = round(number * progression.beat_seconds * RENDER_RATE_HZ)
-        for key in chord:
-            held = progression.beat_seconds * 0.95
-            note = font.note(progression.program, key, progression.velocity, held, TAIL_SECONDS)
-            total[at : at + len(note)] += note[: len(total) - at]
-    wave = soxr.resample(total, RENDER_RATE_HZ, SAMPLE_RATE_HZ).astype(np.float32)
-    peak = float(np.abs(wave).max(initial=0))
-    return wave * np.float32(0.7 / peak) if peak > 1e-3 else wave
+    """[S] float32, see `render_beats`."""
+    beats = [(chord, progression.velocity) for chord in progression.chords]
+    return render_beats(path, progression.program, beats, progression.beat_seconds)

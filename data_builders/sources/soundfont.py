@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -220,15 +221,26 @@ def plan_phrase(program: int, keys: tuple[int, ...], rng: random.Random) -> Phra
 
 
 def render_phrase(path: Path, phrase: Phrase) -> np.ndarray:
-    """A phrase as [S] float32 at SAMPLE_RATE_HZ, peak 0.7 (or silence, where the preset gives none)."""
+    """A phrase as [S] float32, see `render_beats`."""
+    beats = [((key,), velocity) for key, velocity in zip(phrase.keys, phrase.velocities, strict=True)]
+    return render_beats(path, phrase.program, beats, phrase.beat_seconds)
+
+
+def render_beats(
+    path: Path, program: int, beats: Sequence[tuple[Sequence[int], int]], beat_seconds: float
+) -> np.ndarray:
+    """Keys and a velocity for every beat -> [S] float32 at SAMPLE_RATE_HZ, peak 0.7 (or silence, where the preset gives
+    none)."""
     import soxr
 
     font = open_soundfont(path)
-    total = np.zeros(round(phrase.seconds * RENDER_RATE_HZ) + 1, np.float32)
-    for number, (key, velocity) in enumerate(zip(phrase.keys, phrase.velocities, strict=True)):
-        note = font.note(phrase.program, key, velocity, phrase.beat_seconds * 0.95, TAIL_SECONDS)
-        at = round(number * phrase.beat_seconds * RENDER_RATE_HZ)
-        total[at : at + len(note)] += note[: len(total) - at]
+    seconds = beat_seconds * len(beats) + TAIL_SECONDS
+    total = np.zeros(round(seconds * RENDER_RATE_HZ) + 1, np.float32)
+    for number, (keys, velocity) in enumerate(beats):
+        at = round(number * beat_seconds * RENDER_RATE_HZ)
+        for key in keys:
+            note = font.note(program, key, velocity, beat_seconds * 0.95, TAIL_SECONDS)
+            total[at : at + len(note)] += note[: len(total) - at]
     wave = soxr.resample(total, RENDER_RATE_HZ, SAMPLE_RATE_HZ).astype(np.float32)
     peak = float(np.abs(wave).max(initial=0))
     return wave * np.float32(0.7 / peak) if peak > 1e-3 else wave
