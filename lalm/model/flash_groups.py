@@ -1,11 +1,11 @@
 """Attention inside groups on a CPU, without any mask: PyTorch's flash kernel on slices of the rows.
 
-A prefix attends to itself causally. A branch attends to the whole prefix and to itself causally: two calls, whose
-results are put together by their sums of exponentials. Scores are never stored: the backward pass computes them again
+A prefix attends to itself causally. A branch attends to the whole prefix and to itself causally: two results, which
+are put together by their sums of exponentials. Scores are never stored: the backward pass computes them again
 from the sums, for which FlashAttention's formula holds piece by piece (arXiv 2307.08691).
 
 Keys and values are not repeated for grouped queries: the kernel reads them with a stride of zero. Short groups are
-computed together, see `lalm.model.short_groups`.
+computed together, and so are the branches of long ones on themselves, see `lalm.model.short_groups`.
 
 bfloat16 is computed in float32, in which the kernel is faster, forward and backward. Where the processor multiplies
 matrices of bfloat16 in tiles (AMX), the kernel's forward pass stays in it, and the backward pass is written out below.
@@ -13,7 +13,8 @@ matrices of bfloat16 in tiles (AMX), the kernel's forward pass stays in it, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -45,28 +46,30 @@ class _FlashGroups(torch.autograd.Function):
         dtype, wide = _kernel_dtype(query), _wide(query.dtype)
         narrow = query.to(dtype), key.to(dtype), value.to(dtype)
         q, k, v = _by_key_head(*narrow)
-        short, long = _short_and_long(rows, query, key)
-        out, out_rows = _head_rows(query, wide if long else value.dtype)
+        parts = _parts(rows, query, key)
+        out, out_rows = _head_rows(query, wide if parts.long else value.dtype)
         sums, sum_rows = _head_rows(query[..., :1], wide)
-        for bucket in short:
+        for bucket in parts.short:
             result, log_sums = bucket.attend(*narrow, scaling)
             bucket.queries.scatter(result.to(out.dtype), out_rows)
             bucket.queries.scatter(log_sums, sum_rows)
         out_by_key, sums_by_key = out.unflatten(1, q.shape[1:3]), sums.unflatten(1, q.shape[1:3])[..., 0]
-        for group in long:
-            for queries, keys, is_causal in _pieces(group):
+        for group in parts.long:
+            for queries, keys, is_causal in parts.pieces(group):
                 piece = q[group.row, :, :, queries], k[group.row, :, :, keys], v[group.row, :, :, keys]
-                result, log_sums = _forward(*piece, 0.0, is_causal, scale=scaling)
                 place = group.row, slice(None), slice(None), queries
-                if is_causal and queries.start >= group.prefix_end > group.start:  # the prefix was seen before
-                    total = torch.logaddexp(sums_by_key[place], log_sums)
-                    before = (sums_by_key[place] - total).exp_()[..., None]
-                    out_by_key[place] = (
-                        out_by_key[place].mul_(before).addcmul_(result, (log_sums - total).exp_()[..., None])
-                    )
-                    sums_by_key[place] = total
-                else:
-                    out_by_key[place], sums_by_key[place] = result, log_sums
+                result, log_sums = _forward(*piece, 0.0, is_causal, scale=scaling)
+                if keys.start >= group.prefix_end > group.start:  # the prefix was seen before
+                    result, log_sums = _together(out_by_key[place], sums_by_key[place], result, log_sums)
+                out_by_key[place], sums_by_key[place] = result, log_sums
+        for bucket, sees_prefix in parts.branches:
+            result, log_sums = bucket.attend(*narrow, scaling)
+            if sees_prefix:
+                seen = bucket.queries.rows(out_rows), bucket.queries.rows(sum_rows)[..., 0]
+                result, log_sums = _together(*seen, result, log_sums[..., 0])
+                log_sums = log_sums[..., None]
+            bucket.queries.scatter(result.to(out.dtype), out_rows)
+            bucket.queries.scatter(log_sums, sum_rows)
         merged = out.transpose(1, 2).to(value.dtype)
         ctx.save_for_backward(query, key, value, merged, sums)
         ctx.rows, ctx.scaling = rows, scaling
@@ -78,22 +81,22 @@ class _FlashGroups(torch.autograd.Function):
         dtype = _kernel_dtype(query)
         narrow = query.to(dtype), key.to(dtype), value.to(dtype)
         pull, out = (item.to(dtype).transpose(1, 2) for item in (gradient, merged))
-        short, long = _short_and_long(ctx.rows, query, key)
-        gradients = [_head_rows(item, sums.dtype if long else item.dtype) for item in (query, key, value)]
-        for bucket in short:
-            parts = bucket.pull_back(*narrow, pull, out, sums, ctx.scaling)
+        parts = _parts(ctx.rows, query, key)
+        gradients = [_head_rows(item, sums.dtype if parts.long else item.dtype) for item in (query, key, value)]
+        for bucket in (*parts.short, *(bucket for bucket, _ in parts.branches)):
+            found = bucket.pull_back(*narrow, pull, out, sums, ctx.scaling)
             heads = (bucket.queries, bucket.keys, bucket.keys)
-            for place, part, (whole, rows) in zip(heads, parts, gradients, strict=True):
-                place.scatter(part.to(whole.dtype), rows)
+            for place, gradient, (whole, rows) in zip(heads, found, gradients, strict=True):
+                place.scatter(gradient.to(whole.dtype), rows)
         dq, dk, dv = (whole for whole, _ in gradients)
-        if long:
+        if parts.long:
             q, k, v = _by_key_head(*narrow)
             pass_of = _tiled_backward if dtype == torch.bfloat16 else _kernel_backward
             pull, out, sums = (item.unflatten(1, q.shape[1:3]) for item in (pull, out, sums))
             pieces = pass_of(q, k, v, pull, out, sums[..., 0], ctx.scaling)
             dq_by_key = dq.unflatten(1, q.shape[1:3])
-            for group in long:
-                for queries, keys, is_causal in _pieces(group):
+            for group in parts.long:
+                for queries, keys, is_causal in parts.pieces(group):
                     dq_piece, dk_piece, dv_piece = pieces(group.row, queries, keys, is_causal)
                     dq_by_key[group.row, :, :, queries] += dq_piece
                     dk[group.row, :, keys] += dk_piece
@@ -101,14 +104,47 @@ class _FlashGroups(torch.autograd.Function):
         return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype), None, None
 
 
-def _short_and_long(rows: PackedRows, query: Tensor, key: Tensor) -> tuple[list[ShortGroups], list[Group]]:
+@dataclass(frozen=True)
+class _Parts:
+    """What is computed together, and what group by group."""
+
+    short: list[ShortGroups]
+    """Whole groups."""
+    long: list[Group]
+    """Groups of which the prefix on itself, and all branches on the prefix, are a call each."""
+    branches: list[tuple[ShortGroups, bool]]
+    """Short branches of long groups, each on itself; and whether they see a prefix beside."""
+    longest: int
+    """What is short."""
+
+    def pieces(self, group: Group):
+        """(query places, key places, whether causal) of a long group: its prefix on itself, all its branches on the
+        prefix, its long branches on themselves."""
+        prefix = slice(group.start, group.prefix_end)
+        if group.prefix_end > group.start:
+            yield prefix, prefix, True
+            if group.branches:
+                yield slice(group.prefix_end, group.end), prefix, False
+        for start, end in group.branches:
+            if end - start > self.longest:
+                yield slice(start, end), slice(start, end), True
+
+
+def _parts(rows: PackedRows, query: Tensor, key: Tensor) -> _Parts:
     heads = query.shape[1], key.shape[1]
     longest = SHORT_IN_TILES if _kernel_dtype(query) == torch.bfloat16 else SHORT
 
-    def make() -> tuple[list[ShortGroups], list[Group]]:
-        places = query.shape[0] * query.shape[2]
-        short = [ShortGroups(bucket, *heads, places) for bucket in rows.short_buckets(longest)]
-        return short, [group for group in rows.groups if len(group) > longest]
+    def together(groups: Sequence[Group]) -> list[ShortGroups]:
+        return [ShortGroups(bucket, *heads, query.shape[0] * query.shape[2]) for bucket in rows.few_buckets(groups)]
+
+    def make() -> _Parts:
+        long = [group for group in rows.groups if len(group) > longest]
+        branches = []
+        for sees_prefix in (True, False):
+            alone = [Group(group.row, start, end, ()) for group in long for start, end in group.branches
+                     if (group.prefix_end > group.start) == sees_prefix and end - start <= longest]  # fmt: skip
+            branches += [(bucket, sees_prefix) for bucket in together(alone)]
+        return _Parts(together([group for group in rows.groups if len(group) <= longest]), long, branches, longest)
 
     return rows.kept(("flash", heads, longest), make)
 
@@ -156,15 +192,11 @@ def _tiled_backward(q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, 
     return piece
 
 
-def _pieces(group: Group):
-    """(query places, key places, whether causal): prefix on itself, all branches on the prefix, each on itself."""
-    prefix = slice(group.start, group.prefix_end)
-    if group.prefix_end > group.start:
-        yield prefix, prefix, True
-        if group.branches:
-            yield slice(group.prefix_end, group.end), prefix, False
-    for start, end in group.branches:
-        yield slice(start, end), slice(start, end), True
+def _together(seen: Tensor, seen_sums: Tensor, result: Tensor, log_sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Two results `[..., d]` of the same queries on different keys, with logarithms of sums `[...]` -> that on both."""
+    total = torch.logaddexp(seen_sums, log_sums)
+    shares = ((sums - total).exp_()[..., None] for sums in (seen_sums, log_sums))
+    return (seen * next(shares)).addcmul_(result, next(shares)), total
 
 
 def _by_key_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -101,9 +101,9 @@ class PackedRows:
             self._kept[key] = make()
         return self._kept[key]
 
-    def short_buckets(self, longest: int) -> tuple[Bucket, ...]:
-        """The groups up to that length, padded, in few buckets."""
-        return self._padded([group for group in self.groups if len(group) <= longest], SHORT_BUCKET_RATIO)
+    def few_buckets(self, groups: Sequence[Group]) -> tuple[Bucket, ...]:
+        """Some groups, or spans of them, with more padding in fewer buckets."""
+        return self._padded(groups, SHORT_BUCKET_RATIO)
 
     def _padded(self, groups: Sequence[Group], ratio: float, window: int | None = None) -> tuple[Bucket, ...]:
         return tuple(self._bucket(members, window) for members in _similar(groups, ratio))

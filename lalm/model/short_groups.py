@@ -39,7 +39,10 @@ class HeadRows:
 
     def gather(self, heads: Tensor) -> Tensor:
         """`[R, H, L, d]` -> `[G, H, l, d]`."""
-        rows = heads.transpose(1, 2).reshape(-1, heads.shape[-1])
+        return self.rows(heads.transpose(1, 2).reshape(-1, heads.shape[-1]))
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Rows `[R L H, d]` or more -> `[G, H, l, d]`."""
         return rows.index_select(0, self.read).unflatten(0, self.shape)
 
     def scatter(self, values: Tensor, rows: Tensor) -> None:
@@ -57,11 +60,11 @@ class ShortGroups:
         self._mask = bucket.mask.repeat_interleave(num_key_heads, 0)
         self._biases: dict[torch.dtype, Tensor] = {}
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> tuple[Tensor, ...]:
         """`[R, H, L, d]` and twice `[R, K, L, d]` -> results `[G, H, l, d]`, logarithms of sums `[G, H, l, 1]`."""
         q, k, v = self._gathered(query, key, value)
         out, sums = _forward(q, k, v, 0.0, False, attn_mask=self._bias(q.dtype), scale=scaling)
-        return out, sums[..., None]
+        return tuple(item.unflatten(0, (self.queries.shape[0], -1)).flatten(1, 2) for item in (out, sums[..., None]))
 
     def pull_back(
         self, query: Tensor, key: Tensor, value: Tensor, pull: Tensor, out: Tensor, sums: Tensor, scaling: float

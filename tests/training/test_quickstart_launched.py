@@ -39,6 +39,7 @@ A_FEW = {
 SHORT = [
     *("stages.align.steps=2", "stages.align.batch_records=8", "stages.instruct.steps=2"),
     *("stages.instruct.batch_records=4", "stages.instruct.mix_positions=0"),
+    *("stages.settle.steps=1", "stages.settle.batch_records=4"),
     *("language_model.dtype=float32", "encoders.0.dtype=float32", "output.log_to=[]"),
 ]
 CLOSE = 1e-4
@@ -68,7 +69,7 @@ def test_it_trains_under_a_launcher_as_in_one_process(launcher, overrides, banne
     run = tmp_path / "run"
     said = launch(launcher, ["quickstart", *overrides, *changes, f"output.folder={run}"], tmp_path)
     assert banner in said
-    for stage in ("align", "instruct"):
+    for stage in ("align", "instruct", "settle"):
         assert json.loads((run / "stages" / stage / "plan.json").read_text())["processes"] == 2
-    assert len(losses_of_one) == 4
+    assert len(losses_of_one) == 5
     assert losses(run) == pytest.approx(losses_of_one, abs=CLOSE)
