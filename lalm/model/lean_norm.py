@@ -72,7 +72,10 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def _blocks(rows: Tensor, width: int = 0) -> tuple[Tensor, ...]:
-    """`[..., d]` -> pieces of whole rows `[n, d]`; `width`: of the rows beside which these lie."""
+    """`[..., d]` -> pieces of whole rows `[n, d]`; `width`: of rows beside which these lie. None on the meta device,
+    where results have a size and no numbers."""
+    if rows.is_meta:
+        return ()
     return rows.reshape(-1, rows.shape[-1]).split(max(1, BLOCK_NUMBERS // (width or rows.shape[-1])))
 
 

@@ -206,7 +206,8 @@ def _count_projector(model: LalmForConditionalGeneration) -> PassCost:
     with no_init_weights():
         projector = fresh_projector(model).requires_grad_(_trains(model.multi_modal_projector)).train()
     for parameter in projector.parameters():
-        parameter.data.zero_()  # what happens to lie in memory may be denormal, and thirty times as slow
+        # What happens to lie in memory may be denormal, and thirty times as slow; zeros take none until they are used.
+        parameter.data = torch.zeros_like(parameter)
     for ours, theirs in zip(projector.modules(), model.multi_modal_projector.modules(), strict=True):
         if getattr(theirs, "gradient_checkpointing", False):
             ours.gradient_checkpointing = True
