@@ -1,37 +1,40 @@
 """Long stacks of equal layers, made short for a count.
 
 With every further layer of a stack of equal ones a pass holds and computes the same amount more. So counts on two and
-on three layers give the count of any number, and a plan of 32 layers costs five.
+on three layers give the count of any number, and a plan of 32 layers costs five. What is repeated may be several
+layers: every second one with cross-attention, five of six with a sliding window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 SHORT = 2
-"""Layers that stay: the first of a stack may be what makes a tensor that the others share."""
+"""Repetitions that stay: the first of a stack may be what makes a tensor that the others share."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A run of equal layers in a list of a module."""
+    """A run in a list of a module, of `period` layers that are repeated `count` times."""
 
     owner: nn.Module
     name: str
     layers: nn.ModuleList
     first: int
+    period: int
     count: int
 
     def shortened(self, count: int) -> nn.ModuleList:
-        """The list with `count` layers of the run."""
+        """The list with `count` repetitions."""
         layers = list(self.layers)
-        return nn.ModuleList([*layers[: self.first + count], *layers[self.first + self.count :]])
+        return nn.ModuleList(
+            [*layers[: self.first + count * self.period], *layers[self.first + self.count * self.period :]]
+        )
 
 
 def extrapolate(module: nn.Module, count: Callable[[], Sequence[int]]) -> tuple[int, ...]:
@@ -55,8 +58,8 @@ def _stacks(owner: nn.Module) -> Iterator[Stack]:
     """The longest run of equal layers in each list of blocks, but for lists inside of blocks."""
     for name, child in owner.named_children():
         if isinstance(child, nn.ModuleList) and all(_is_block(layer) for layer in child):
-            first, count = _longest_run([_look(layer) for layer in child])
-            yield Stack(owner, name, child, first, count)
+            looks = [_look(layer) for layer in child]
+            yield Stack(owner, name, child, *_longest_run([looks.index(look) for look in looks]))
         else:
             yield from _stacks(child)
 
@@ -68,11 +71,17 @@ def _is_block(layer: nn.Module) -> bool:
     return any(isinstance(part, (nn.Linear, Conv1D)) for part in parts) and all(set(by) == {1} for by in strides)
 
 
-def _longest_run(values: Sequence[Any]) -> tuple[int, int]:
-    best, start = (0, 0), 0
-    for place in range(1, len(values) + 1):
-        if place == len(values) or values[place] != values[start]:
-            best, start = max(best, (start, place - start), key=lambda run: run[1]), place
+def _longest_run(values: Sequence[int]) -> tuple[int, int, int]:
+    """(first, period, count) of the repetition that leaves out most when it is shortened, of the shortest period."""
+    best, spared = (0, 1, min(1, len(values))), 0
+    for period in range(1, len(values) // SHORT + 1):
+        start = 0
+        for place in range(period, len(values) + 1):
+            if place == len(values) or values[place] != values[place - period]:
+                count = (place - start) // period
+                if (count - SHORT) * period > spared:
+                    best, spared = (start, period, count), (count - SHORT) * period
+                start = place - period + 1
     return best
 
 
@@ -92,10 +101,15 @@ def _settings(module: nn.Module) -> tuple:
 
 @contextmanager
 def _short(stacks: Sequence[Stack], counts: Sequence[int]) -> Iterator[None]:
-    try:
+    with ExitStack() as changes:
         for stack, count in zip(stacks, counts, strict=True):
-            setattr(stack.owner, stack.name, stack.shortened(count))
+            shortened = stack.shortened(count)
+            changes.callback(setattr, stack.owner, stack.name, stack.layers)
+            setattr(stack.owner, stack.name, shortened)
+            config = getattr(stack.owner, "config", None)
+            if config is not None and getattr(config, "num_hidden_layers", None) == len(
+                stack.layers
+            ):  # some go through so many by number
+                changes.callback(setattr, config, "num_hidden_layers", len(stack.layers))
+                config.num_hidden_layers = len(shortened)
         yield
-    finally:
-        for stack in stacks:
-            setattr(stack.owner, stack.name, stack.layers)
