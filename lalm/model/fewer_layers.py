@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-SHORT = 2
-"""Repetitions that stay: the first of a stack may be what makes a tensor that the others share."""
+SHORT, LONGER = 2, 3
+"""Repetitions that stay: the first of a stack may be what makes a tensor that the others share. Stacks of no more than
+both together are counted whole."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ def extrapolate(module: nn.Module, count: Callable[[], Sequence[int]]) -> tuple[
     Args:
         count: counts a pass of the module as it is at that moment: numbers that are linear in the number of layers.
     """
-    stacks = [stack for stack in _stacks(module) if stack.count > SHORT + 1]
+    stacks = [stack for stack in _stacks(module) if stack.count > SHORT + LONGER]
     with _short(stacks, [SHORT] * len(stacks)):
         total = base = tuple(count())
-    for number, stack in enumerate(stacks):
-        with _short(stacks, [SHORT + (other == number) for other in range(len(stacks))]):
+    for length in sorted({stack.count for stack in stacks}):
+        with _short(stacks, [LONGER if stack.count == length else SHORT for stack in stacks]):
             more = count()
-        times = stack.count - SHORT
+        times = length - SHORT
         total = tuple(sum_ + times * (longer - short) for sum_, longer, short in zip(total, more, base, strict=True))
     return total
 
