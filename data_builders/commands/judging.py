@@ -9,21 +9,7 @@ from typing import Annotated
 
 import typer
 
-from data_builders.commands.endpoint_options import (
-    UNFINISHED,
-    ApiKeyOption,
-    AttemptsOption,
-    ConcurrencyOption,
-    EndpointOption,
-    JournalOption,
-    MaxCostOption,
-    MaxRequestsOption,
-    PriceInOption,
-    PriceOutOption,
-    RequestSecondsOption,
-    RequestsOption,
-    TokensOption,
-)
+from data_builders.commands import endpoint_options as options
 from data_builders.commands.errors import one_line_errors
 
 
@@ -33,18 +19,18 @@ def judge(
     model: Annotated[
         str, typer.Option(help="The judge's name at the endpoint; without one, a folder or package:NAME to run here.")
     ],
-    endpoint: EndpointOption = None,
-    api_key_env: ApiKeyOption = "OPENAI_API_KEY",
-    concurrency: ConcurrencyOption = 8,
-    requests_per_minute: RequestsOption = None,
-    tokens_per_minute: TokensOption = None,
-    request_seconds: RequestSecondsOption = 120.0,
-    attempts: AttemptsOption = 8,
-    price_in: PriceInOption = 0.0,
-    price_out: PriceOutOption = 0.0,
-    max_cost: MaxCostOption = None,
-    max_requests: MaxRequestsOption = None,
-    journal: JournalOption = None,
+    endpoint: options.EndpointOption = None,
+    api_key_env: options.ApiKeyOption = "OPENAI_API_KEY",
+    concurrency: options.ConcurrencyOption = 8,
+    requests_per_minute: options.RequestsOption = None,
+    tokens_per_minute: options.TokensOption = None,
+    request_seconds: options.RequestSecondsOption = 120.0,
+    attempts: options.AttemptsOption = 8,
+    price_in: options.PriceInOption = 0.0,
+    price_out: options.PriceOutOption = 0.0,
+    max_cost: options.MaxCostOption = None,
+    max_requests: options.MaxRequestsOption = None,
+    journal: options.JournalOption = None,
 ) -> None:
     """Have another model judge every record, closed ones with the options in both orders; keep what it accepts.
 
@@ -94,6 +80,6 @@ def judge(
             if waiting:
                 text = f"{waiting} records wait for a verdict: {why}. The same command goes on with them."
                 typer.secho(text, fg="yellow", err=True)
-                raise typer.Exit(UNFINISHED)
+                raise typer.Exit(options.UNFINISHED)
             run_and_write(file, out, [JudgePass(ServedJudge(client))])
             typer.echo(f"{out}: {client.budget.requests} attempts, cost {replies.cost:.6g}")

@@ -11,21 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from data_builders.commands.endpoint_options import (
-    UNFINISHED,
-    ApiKeyOption,
-    AttemptsOption,
-    ConcurrencyOption,
-    EndpointOption,
-    JournalOption,
-    MaxCostOption,
-    MaxRequestsOption,
-    PriceInOption,
-    PriceOutOption,
-    RequestSecondsOption,
-    RequestsOption,
-    TokensOption,
-)
+from data_builders.commands import endpoint_options as options
 from data_builders.commands.errors import one_line_errors
 from lalm.errors import DataError
 
@@ -48,24 +34,24 @@ def write(
         str, typer.Option(help="The model's name at the endpoint; without one, a folder or package:NAME to run here.")
     ],
     recipe: Annotated[str, typer.Option("-r", "--recipe", help=f"{RECIPE_NAMES}.")] = "open_aqa",
-    endpoint: EndpointOption = None,
-    api_key_env: ApiKeyOption = "OPENAI_API_KEY",
+    endpoint: options.EndpointOption = None,
+    api_key_env: options.ApiKeyOption = "OPENAI_API_KEY",
     structured: Annotated[bool, typer.Option(help="Hold replies to a JSON schema.")] = True,
     seed: Annotated[int, typer.Option(help="Another seed writes other rows.", min=0)] = 0,
     limit: Annotated[int | None, typer.Option(help="Only so many clips.", min=1)] = None,
     pairs: Annotated[int | None, typer.Option(help="Questions a clip, where the recipe leaves it open.", min=1)] = None,
     max_tokens: Annotated[int, typer.Option(help="Longest reply.", min=16)] = 800,
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0)] = 0.7,
-    concurrency: ConcurrencyOption = 8,
-    requests_per_minute: RequestsOption = None,
-    tokens_per_minute: TokensOption = None,
-    request_seconds: RequestSecondsOption = 120.0,
-    attempts: AttemptsOption = 8,
-    price_in: PriceInOption = 0.0,
-    price_out: PriceOutOption = 0.0,
-    max_cost: MaxCostOption = None,
-    max_requests: MaxRequestsOption = None,
-    journal: JournalOption = None,
+    concurrency: options.ConcurrencyOption = 8,
+    requests_per_minute: options.RequestsOption = None,
+    tokens_per_minute: options.TokensOption = None,
+    request_seconds: options.RequestSecondsOption = 120.0,
+    attempts: options.AttemptsOption = 8,
+    price_in: options.PriceInOption = 0.0,
+    price_out: options.PriceOutOption = 0.0,
+    max_cost: options.MaxCostOption = None,
+    max_requests: options.MaxRequestsOption = None,
+    journal: options.JournalOption = None,
     labeller: Annotated[
         Path | None, typer.Option(help="A trained run folder that listens to the clips (staged_caption).")
     ] = None,
@@ -145,7 +131,7 @@ def write(
                 err=True,
             )
         if written.unfinished and batch_out is None:
-            raise typer.Exit(UNFINISHED)
+            raise typer.Exit(options.UNFINISHED)
 
 
 def _endpoint(model: str, url: str | None, key_variable: str, connections: int, structured: bool) -> Endpoint:
