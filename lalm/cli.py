@@ -31,8 +31,8 @@ USER_ERROR = 2
 """Exit status when a file, a key or a value that the user gave is at fault."""
 
 COLLECT_EVERY = 50_000
-"""New objects between two looks for unreachable ones. Importing torch, transformers and peft makes many that stay: 6.1 s
-with Python's own 700, 5.4 with this."""
+"""New objects between two looks for unreachable ones. Importing torch, transformers and peft makes many that stay:
+6.1 s with Python's own 700, 5.4 with this."""
 
 app = typer.Typer(
     name="lalm",
