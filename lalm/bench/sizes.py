@@ -25,6 +25,8 @@ class Sizes:
     lora_rank: int = 8
     dtype: str = "auto"
     """How frozen weights are held; the peers' are float32, and autocast where that is faster."""
+    micro_batch_tokens: int = 2048
+    """Positions that a pass may hold."""
 
 
 TINY = Sizes(
@@ -65,8 +67,9 @@ LLAMA_7B = Sizes(
     whisper={"d_model": 1280, "encoder_layers": 32, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120},
     beats={},
     qformer={"num_layers": 2, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072},
+    micro_batch_tokens=8192,
 )  # fmt: skip
-"""LLaMA-7B, Whisper large-v2, BEATs base: for a GPU of 40 GiB or more."""
+"""LLaMA-7B, Whisper large-v2, BEATs base: for a GPU of 80 GiB, or one of 40 with smaller passes."""
 
 SIZES = {sizes.name: sizes for sizes in (TINY, SMOL, LLAMA_7B)}
 

@@ -40,7 +40,8 @@ class TrainOptions:
     second_encoder: bool = False
     audio: Audio = "salmonn"
     clip_seconds: tuple[float, float] = (2.0, 30.0)
-    micro_batch_tokens: int = 2048
+    micro_batch_tokens: int | None = None
+    """Of the sizes, if not given."""
     cases: bool = True
     """Whether each switch is also measured off; else only the case with all of them on."""
     answer_chars: tuple[int, ...] = (16, 48, 96, 192)
@@ -89,11 +90,12 @@ def measure_training(options: TrainOptions, console: Console) -> dict[str, Any]:
         for dtype, before in machine["matrix_flops_per_second"].items()
     }
     for row in (*rows, *lengths):
-        add_shares(row, peaks)
+        add_shares(row, peaks, machine["datasheet_flops_per_second"])
     return {
         "device": machine["device"],
         "gpu": None if machine["has_gpu"] else GPU_NOTE,
         "matrix_flops_per_second": peaks,
+        "datasheet_flops_per_second": machine["datasheet_flops_per_second"],
         "load_average": machine["load_average"],
         "options": asdict(options),
         "cases": rows,
@@ -138,11 +140,14 @@ def summarize(run: OurRun, pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def add_shares(row: dict[str, Any], peaks: dict[str, float]) -> None:
-    """Useful operations against the fastest matrix product in the type that the weights are held in (MFU on a GPU)."""
+def add_shares(row: dict[str, Any], peaks: dict[str, float], datasheet: float | None = None) -> None:
+    """Useful operations against the fastest matrix product in the type that the weights are held in, and against what a
+    GPU's maker prints (`mfu`)."""
     peak = peaks[row["dtype"]]
     for epoch in ("cold", "warm"):
         row[epoch]["share_of_peak"] = row[epoch]["useful_flops_per_second"] / peak
+        if datasheet is not None:
+            row[epoch]["mfu"] = row[epoch]["useful_flops_per_second"] / datasheet
     warm, flops = row["warm"], row["useful_flops"]
     seconds, epochs = warm["parts"], warm["epochs"]
     needed = {
@@ -197,7 +202,7 @@ def _run(options: TrainOptions, switches: Switches) -> OurRun:
         switches=switches,
         batch_records=options.num_clips,
         epochs=options.epochs,
-        micro_batch_tokens=options.micro_batch_tokens,
+        micro_batch_tokens=options.micro_batch_tokens or options.sizes.micro_batch_tokens,
     )
 
 

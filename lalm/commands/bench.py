@@ -29,6 +29,9 @@ def train(
     epochs: Annotated[int, typer.Option(help="The first is cold, the others are warm.")] = 2,
     seconds: SecondsOption = "2-30",
     second_encoder: Annotated[bool, typer.Option(help="Also a BEATs encoder beside Whisper.")] = False,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=1, help="Positions that a pass may hold: 2048, for 7b 8192.")
+    ] = None,
     switches: Annotated[bool, typer.Option(help="Also measure with each switch off.")] = True,
     growth: Annotated[bool, typer.Option(help="Also measure cost against tokens, and the loader's memory.")] = True,
     loader_records: Annotated[
@@ -51,6 +54,7 @@ def train(
         epochs=epochs,
         clip_seconds=_range("--seconds", seconds),
         second_encoder=second_encoder,
+        micro_batch_tokens=tokens,
         cases=switches,
         **({"loader_records": _whole_numbers("--loader-records", loader_records)} if growth else _NO_GROWTH),
     )
@@ -59,6 +63,9 @@ def train(
     console.print(parts_table(results))
     peaks = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in results["matrix_flops_per_second"].items())
     lines = [f"{results['device']}; matrix products, GFLOP/s: {peaks}", *growth_lines(results)]
+    if results["datasheet_flops_per_second"]:
+        mfu = ", ".join(f"{case['case']} {case['warm']['mfu']:.1%}" for case in results["cases"])
+        lines.append(f"MFU, warm, of {results['datasheet_flops_per_second'] / 1e12:,.0f} TFLOP/s: {mfu}")
     if results["gpu"]:
         lines.append(f"MFU on a GPU is not measured: {results['gpu']}.")
     for line in lines:

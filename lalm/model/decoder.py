@@ -25,7 +25,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lalm.errors import MissingPackageError, ModelError
 from lalm.model.attention_mask import MASKED_LAYERS
-from lalm.model.grouped_attention import attend_in_groups, why_not_grouped
+from lalm.model.fused_kernels import fuse_kernels
+from lalm.model.grouped_attention import attend_in_groups, is_fastest_here, why_not_grouped
 from lalm.model.lean_norm import lean_norms
 from lalm.model.narrow_lora import narrow_adapters
 from lalm.model.tekken import is_tekken_alone, read_tekken
@@ -86,7 +87,7 @@ def load_language_model(section: LanguageModelSection, dtype: torch.dtype | None
             model = _auto_class(config).from_pretrained(folder, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"language_model.base {section.base!r} cannot be loaded: {error}") from error
-    _choose_grouped(model, section.attention)
+    _make_fast(model, section)
     return model.eval().requires_grad_(False)
 
 
@@ -125,10 +126,12 @@ def _auto_class(config: PreTrainedConfig) -> type:
 
 
 def random_language_model(section: LanguageModelSection) -> PreTrainedModel:
-    """A model of `random_family` and `random_sizes` with random weights."""
+    """A model of `random_family` and `random_sizes` with random weights, made on the GPU where there is one: billions
+    of random numbers take a CPU minutes."""
     config = random_config(section)
-    model = _auto_class(config).from_config(config, attn_implementation=choose_attention(section.attention))
-    _choose_grouped(model, section.attention)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = _auto_class(config).from_config(config, attn_implementation=choose_attention(section.attention))
+    _make_fast(model, section)
     return model
 
 
@@ -244,19 +247,21 @@ def choose_dtype(name: str) -> torch.dtype:
 
 
 def choose_attention(name: str) -> str:
-    """transformers' name of the attention kernel that a model is loaded with, see `_choose_grouped`."""
+    """transformers' name of the attention kernel that a model is loaded with, see `_make_fast`."""
     if name not in ("auto", "grouped"):
         return name
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
-def _choose_grouped(model: PreTrainedModel, name: str) -> None:
-    """Puts grouped attention on a loaded model where the recipe asks for it, or leaves the choice and it is faster: on
-    a CPU (measured), for the families that it computes exactly. Their norms get a way for CPUs with it."""
-    is_best = name == "auto" and not torch.cuda.is_available() and why_not_grouped(model) is None
-    if name == "grouped" or is_best:
+def _make_fast(model: PreTrainedModel, section: LanguageModelSection) -> None:
+    """Puts grouped attention on a loaded model where the recipe asks for it, or leaves the choice and the model's
+    family is one that it computes exactly; and fused kernels, or lean norms on a CPU."""
+    is_best = section.attention == "auto" and is_fastest_here() and why_not_grouped(model) is None
+    if section.attention == "grouped" or is_best:
         attend_in_groups(model)
-        lean_norms(model)
+        if not torch.cuda.is_available():
+            lean_norms(model)
+    fuse_kernels(model, section.kernels)
 
 
 def _quantisation(name: str, dtype: torch.dtype):

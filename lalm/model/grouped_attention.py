@@ -2,9 +2,10 @@
 
 Registered with transformers as an attention of its own name, so that everything else of a decoder runs on the flat rows
 as it is. The groups travel through the decoder as the keyword argument `packed_rows`, found once for each batch.
-Two ways, both exact:
+Three ways, all exact:
 
     flash   (CPU) slices of the rows through the flash kernel, see `lalm.model.flash_groups`
+    varlen  (GPU, 16 bits) segments of any length through FlashAttention, see `lalm.model.varlen_groups`
     padded  (any device, dropout, sliding windows) groups of similar length gathered and padded, one small mask each
 
 Without `packed_rows` (generation, scoring) it is transformers' own `sdpa`.
@@ -24,6 +25,7 @@ from lalm.errors import ModelError
 from lalm.model.attention_mask import MASKED_LAYERS, PADDING
 from lalm.model.flash_groups import flash_groups
 from lalm.model.packed_rows import PackedRows
+from lalm.model.varlen_groups import OLDEST_CAPABILITY, takes_varlen, varlen_groups
 
 GROUPED = "lalm_grouped"
 """Its name among transformers' attentions; a recipe says `grouped`."""
@@ -62,6 +64,11 @@ def why_not_grouped(model: PreTrainedModel) -> str | None:
     if getattr(config, "sliding_window", None) is not None and not model._supports_flash_attn:
         return "it keeps its sliding window to itself"  # flash attention needs it as an argument, as this one does
     return None
+
+
+def is_fastest_here() -> bool:
+    """Whether this attention is what a machine should take where it can: a CPU, or a GPU that has the kernel for it."""
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= OLDEST_CAPABILITY
 
 
 def is_grouped(model: PreTrainedModel) -> bool:
@@ -119,6 +126,8 @@ def grouped_attention(
     is_plain = window is None and dropout == 0.0 and query.shape[-1] == value.shape[-1]
     if query.device.type == "cpu" and is_plain:
         return flash_groups(query, key, value, packed_rows, scaling), None
+    if is_plain and takes_varlen(query, value):
+        return varlen_groups(query, key, value, packed_rows, scaling), None
     return padded_groups(query, key, value, packed_rows, scaling, dropout=dropout, window=window), None
 
 

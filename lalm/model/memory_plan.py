@@ -21,7 +21,7 @@ from torch import nn
 
 from lalm.model.build import position_rule
 from lalm.model.decoder import choose_attention, choose_dtype, decoder_layers
-from lalm.model.grouped_attention import why_not_grouped
+from lalm.model.grouped_attention import is_fastest_here, why_not_grouped
 from lalm.model.lean_norm import lean_norms
 from lalm.model.memory import BatchShape, PassCost, count_pass
 from lalm.model.modeling import LalmForConditionalGeneration
@@ -108,8 +108,8 @@ def plan_memory(
 def _attends_in_groups(recipe: Recipe, model: LalmForConditionalGeneration) -> bool:
     """Whether the built model would, see `lalm.model.decoder`."""
     name = recipe.language_model.attention
-    on_cpu = name == "auto" and not torch.cuda.is_available()
-    return name == "grouped" or (on_cpu and why_not_grouped(model.language_model) is None)
+    is_best = name == "auto" and is_fastest_here()
+    return name == "grouped" or (is_best and why_not_grouped(model.language_model) is None)
 
 
 def assumed_shape(recipe: Recipe, stage: StageSection, model: LalmForConditionalGeneration) -> BatchShape:

@@ -63,8 +63,11 @@ class LanguageModelSection(Section):
     """How frozen weights are held; `auto`: bfloat16 where the machine computes it, else float32."""
     attention: Literal["auto", "grouped", "eager", "sdpa", "flash_attention_2"] = "auto"
     """`grouped`: each group of a packed row by itself, without padding and without a mask of the row; decoders whose
-    scores are capped (Gemma 2) or biased (ALiBi) are refused. `auto`: sdpa on a GPU; on a CPU grouped, which is the
-    fastest there (tests/benchmarks/attention.py), and eager for the families that it refuses."""
+    scores are capped (Gemma 2) or biased (ALiBi) are refused. `auto`: grouped, which is the fastest
+    (tests/benchmarks/attention.py); for the families that it refuses eager on a CPU, sdpa on a GPU."""
+    kernels: Literal["auto", "liger", "none"] = "auto"
+    """`liger`: Liger's fused norms, gates and rotary embeddings (extra `gpu`). `auto`: on a GPU, where the package is
+    installed and knows the family."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
     cross_attention: CrossAttentionSection | None = None
