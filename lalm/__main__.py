@@ -1,6 +1,6 @@
 """`python -m lalm` is the command `lalm`."""
 
-from lalm.cli import main
+from lalm.cli import start
 
 if __name__ == "__main__":
-    main()
+    start()

@@ -158,6 +158,20 @@ def test_check_shows_rates_parts_stages_and_data(run, tiny_data: Path):
     assert "The recipe can be trained." in out
 
 
+@pytest.mark.slow
+def test_check_reads_no_package_that_it_does_not_need():
+    code = (
+        "import sys, lalm.cli\nsys.argv = ['lalm', 'check', 'salmonn_7b', 'language_model.quantisation=nf4']\n"
+        "try: lalm.cli.start()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert 'peft' in sys.modules\n"
+        "sys.exit(any(sys.modules.get(name) for name in lalm.cli.NOT_FOR_CHECK))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "The recipe can be trained." in done.stdout
+
+
 def test_check_refuses_parts_that_do_not_fit(run, tiny_data: Path):
     status, _, err = run("check", "tiny", f"data.folder={tiny_data}", "projector.num_heads=3")
     assert status == 2

@@ -1,12 +1,13 @@
 """Liger's Triton kernels for a decoder's norms, gates and rotary embeddings on a GPU (arXiv 2410.10989).
 
 Written as transformers writes them, these three read and write every activation several times. The package's own
-function changes the family's module for the whole process; here that is undone, so that a model on a CPU beside the
-one on the GPU stays what it was. The loss keeps its own way, see `lalm.model.loss`.
+function changes the family's module for the whole process; here that is undone, and what it changed chooses by where
+its input lies, so that a model on a CPU stays what it was. The loss keeps its own way, see `lalm.model.loss`.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ from lalm.errors import MissingPackageError, ModelError
 
 KEPT = {"cross_entropy": False, "fused_linear_cross_entropy": False}
 """What the package would change and we compute ourselves."""
+BACKENDS = "liger_kernel.backends.registry"
+"""The package's logger that speaks of other makers' chips."""
 ROTARY = "apply_rotary_pos_emb"
 """transformers' name, in the module of a family, of what turns queries and keys."""
 
@@ -41,6 +44,7 @@ def fuse_kernels(model: PreTrainedModel, name: str) -> bool:
         raise ModelError("language_model.kernels: liger needs a GPU. Use auto or none.")
     if find_spec("liger_kernel") is None:
         raise MissingPackageError("liger-kernel", "language_model.kernels: liger", "gpu")
+    logging.getLogger(BACKENDS).setLevel(logging.ERROR)  # It warns of chips that are not there.
     from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN as FAMILIES
 
     family = model.config.model_type
@@ -56,25 +60,30 @@ def fuse_kernels(model: PreTrainedModel, name: str) -> bool:
 
 
 def _apply(model: PreTrainedModel, change: Callable[..., None]) -> None:
+    """`change` is the package's function of the family."""
     module = sys.modules[type(model).__module__]
-    before = dict(vars(module))
-    forward = model.forward
+    before, forward = dict(vars(module)), model.forward
+    already = {part for part in model.modules() if "forward" in part.__dict__}
     change(model=model, **{key: value for key, value in KEPT.items() if key in signature(change).parameters})
-    rotary = getattr(module, ROTARY, None)
-    for key, value in before.items():
-        if vars(module)[key] is not value:
-            setattr(module, key, value)
+    changed = {key: vars(module)[key] for key, value in before.items() if vars(module)[key] is not value}
+    for key in changed:
+        setattr(module, key, before[key])
     if model.forward != forward:
         raise ModelError(
             f"language_model.kernels: this version of liger-kernel changes the loss of '{model.config.model_type}'. "
             "Use none."
         )
-    if rotary is not None and rotary is not before[ROTARY]:
-        setattr(module, ROTARY, _by_device(rotary, before[ROTARY]))
+    if ROTARY in changed:
+        setattr(module, ROTARY, _by_device(changed[ROTARY], before[ROTARY]))
+    for part in model.modules():
+        if "forward" in part.__dict__ and part not in already:
+            part.__dict__["forward"] = _by_device(part.__dict__["forward"], type(part).forward.__get__(part))
 
 
 def _by_device(on_gpu: Callable[..., Any], elsewhere: Callable[..., Any]) -> Callable[..., Any]:
-    def apply_rotary_pos_emb(query: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return (on_gpu if query.is_cuda else elsewhere)(query, *args, **kwargs)
+    """One of two functions of a tensor: the kernels, and what they stand for."""
 
-    return apply_rotary_pos_emb
+    def run(first: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return (on_gpu if first.is_cuda else elsewhere)(first, *args, **kwargs)
+
+    return run

@@ -1,9 +1,9 @@
 """What a forward and backward pass holds beside the weights, counted without weights.
 
-The decoder, its loss and a live encoder run on the meta device, where a tensor has a size and no numbers, under a mode
-that sees every tensor come and go; so a family, an adapter, gradient checkpointing and attention kernels count as they
-are. A projector reads lengths, which meta tensors do not have: it runs for real on one clip, and is multiplied.
-Checked against the tensors of real steps in the tests.
+All parts run on the meta device, where a tensor has a size and no numbers, under a mode that sees every tensor come and
+go; so a family, an adapter, gradient checkpointing and attention kernels count as they are. A projector reads lengths,
+see `lalm.model.known_lengths`: it runs on one clip, and is multiplied. Checked against the tensors of real steps in the
+tests.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
-from transformers.initialization import no_init_weights
 
 from lalm.audio.features import FrontEnd
 from lalm.encoders.base import AudioEncoder
 from lalm.model.fewer_layers import extrapolate
+from lalm.model.known_lengths import KnownLengths
 from lalm.model.loss import losses_in_chunks
-from lalm.model.modeling import LalmForConditionalGeneration, fresh_projector
+from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.projectors.base import Projector
 
 META = torch.device("meta")
-_attention = nn.functional.scaled_dot_product_attention
 SAMPLE_SECONDS = 10.0
 """Length of the clip that the projector is counted on."""
 
@@ -203,28 +202,24 @@ def _set_context(model: LalmForConditionalGeneration, shape: BatchShape) -> None
 
 def _count_projector(model: LalmForConditionalGeneration) -> PassCost:
     """The projector over one clip of `SAMPLE_SECONDS`."""
-    with no_init_weights():
-        projector = fresh_projector(model).requires_grad_(_trains(model.multi_modal_projector)).train()
-    for parameter in projector.parameters():
-        # What happens to lie in memory may be denormal, and thirty times as slow; zeros take none until they are used.
-        parameter.data = torch.zeros_like(parameter)
-    for ours, theirs in zip(projector.modules(), model.multi_modal_projector.modules(), strict=True):
-        if getattr(theirs, "gradient_checkpointing", False):
-            ours.gradient_checkpointing = True
-            ours._gradient_checkpointing_func = theirs._gradient_checkpointing_func
+    projector = model.multi_modal_projector
     steps = max(1, model.audio_tower.length_rule.count(_samples(model, SAMPLE_SECONDS)))
     width, layers = model.audio_tower.width, projector.num_layer_inputs
     size = (1, layers, steps, width // layers) if layers > 1 else (1, steps, width)
-    states, lengths = torch.zeros(size), torch.tensor([steps])
-    question = (torch.zeros(1, 8, model.get_input_embeddings().weight.shape[1]), torch.tensor([8]))
+    states, lengths = torch.empty(size, device=META), torch.tensor([steps])
+    table = cast(nn.Embedding, model.get_input_embeddings()).weight
+    question = (torch.empty(1, 8, table.shape[1], device=META), torch.tensor([8]))
     inputs = (states, lengths, *(question if projector.reads_question else ()))
+    was_training = projector.training
+    projector.train()
     cost = _of_all_layers(projector, partial(_count_short_projector, projector, inputs))
+    projector.train(was_training)
     states_bytes = states.numel() * states.element_size()
     return PassCost(cost.peak_bytes + states_bytes, cost.kept_bytes + states_bytes, cost.flops)
 
 
 def _count_short_projector(projector: Projector, inputs: tuple[Tensor, ...]) -> PassCost:
-    with _Count(projector) as count:
+    with _Count(projector) as count, KnownLengths():
         positions, _ = projector(*inputs)
         count.after_forward()
         if positions.requires_grad:
@@ -305,8 +300,6 @@ def _fused_attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *args: Any, **kwargs: Any
 ):
     """`scaled_dot_product_attention`, which the meta device would take apart as no other device does."""
-    if not query.is_meta:
-        return _attention(query, key, value, attn_mask, *args, **kwargs)
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
     if attn_mask is not None:

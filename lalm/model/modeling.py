@@ -589,10 +589,3 @@ def _build_projector(config: LalmConfig, tower: AudioTower, audio_width: int) ->
         num_layers_given=num_layers,
         num_units=tower.num_units,
     )
-
-
-def fresh_projector(model: LalmForConditionalGeneration) -> Projector:
-    """Another projector of the model's sizes, on the CPU, with random weights."""
-    width = cast(nn.Embedding, model.get_input_embeddings()).embedding_dim
-    section = model.config.cross_attention_section()
-    return _build_projector(model.config, model.audio_tower, (section.audio_width if section else None) or width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -25,18 +25,13 @@ def decoder(family: str = "llama", kernels: str = "none", **sizes):
 
 
 @pytest.fixture
-def a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-
-
-@pytest.fixture
 def liger(monkeypatch):
     """A package of that name, whose llama function changes what the real one does."""
 
     def change(rope: bool = True, fused_linear_cross_entropy: bool = True, rms_norm: bool = True, model=None) -> None:
         modeling_llama.apply_rotary_pos_emb = lambda query, *rest: "liger"
         modeling_llama.LlamaRMSNorm = torch.nn.Identity
-        model.model.norm.forward = lambda x: x
+        model.model.norm.forward = lambda x: "liger"
         if fused_linear_cross_entropy:
             model.forward = None
 
@@ -78,7 +73,9 @@ def test_the_model_alone_is_changed(liger, monkeypatch):
     norm, rotary = modeling_llama.LlamaRMSNorm, modeling_llama.apply_rotary_pos_emb
     assert fuse_kernels(model, "auto")
     assert modeling_llama.LlamaRMSNorm is norm
-    assert model.model.norm.forward.__name__ == "<lambda>"
+    states = torch.randn(2, 32)
+    assert torch.equal(model.model.norm(states), other.model.norm(states))  # on a CPU
+    assert model.model.norm(SimpleNamespace(is_cuda=True)) == "liger"
     heads = torch.randn(1, 2, 3, 4)
     turned = torch.randn(1, 3, 4)
     assert modeling_llama.apply_rotary_pos_emb is not rotary
@@ -87,7 +84,8 @@ def test_the_model_alone_is_changed(liger, monkeypatch):
         rotary(heads, heads, turned, turned),
         strict=True,
     ):
-        assert torch.equal(ours, theirs)  # on a CPU
+        assert torch.equal(ours, theirs)
+    assert modeling_llama.apply_rotary_pos_emb(SimpleNamespace(is_cuda=True), None) == "liger"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert torch.isfinite(other(torch.tensor([[1, 2, 3]])).logits).all()
 
@@ -119,6 +117,7 @@ def test_on_a_gpu_states_and_gradients_are_those_without(family):
     plain, fused = decoder(family, **sizes), decoder(family, "liger", **sizes)
     fused.load_state_dict(plain.state_dict())
     embeds = torch.randn(2, 37, 64, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
+    weights = torch.randn(embeds.shape, generator=torch.Generator().manual_seed(3)).cuda()
     found = []
     for model in (plain, fused):
         model.cuda().requires_grad_(False)
@@ -129,7 +128,7 @@ def test_on_a_gpu_states_and_gradients_are_those_without(family):
                 parameter.data = torch.randn(parameter.shape).cuda() * 0.1
         inputs = embeds.clone().requires_grad_()
         states = model.get_decoder()(inputs_embeds=inputs, use_cache=False).last_hidden_state
-        states.square().sum().backward()
+        (states * weights).sum().backward()  # a sum of squares behind a norm would have no gradient
         adapter = [parameter.grad.flatten() for parameter in model.parameters() if parameter.requires_grad]
         found.append((states.detach(), inputs.grad, torch.cat(adapter)))
     for one, other in zip(*found, strict=True):
