@@ -23,12 +23,12 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from lalm.errors import CheckpointError, TrainingError
 from lalm.recipe.schema import FsdpSection, Recipe, StageSection
 from lalm.training import checkpoints
-from lalm.training.batches import NamedBatches
 from lalm.training.breakdown import LossBreakdown
 from lalm.training.deepspeed import deepspeed_settings, even_out_passes, load_engine, whole_parameters
 from lalm.training.distributed import uses_cpu
 from lalm.training.fsdp import deal_out, give_back, whole
 from lalm.training.items import count_items
+from lalm.training.process_share import ProcessShare, items_ahead
 from lalm.training.schedule import share_of_peak
 from lalm.training.stages import check_names, load_trained_tensors, parameter_groups, trained_tensors
 
@@ -77,29 +77,6 @@ def training_arguments(
     )
 
 
-class ProcessShare(Dataset):
-    """The micro-batches of one process: every `world_size`-th, as they are in order of step, accumulation, process."""
-
-    def __init__(self, batches: Dataset, rank: int, world_size: int):
-        self.batches, self.rank, self.world_size = batches, rank, world_size
-
-    def __len__(self) -> int:
-        return len(self.batches) // self.world_size
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.batches[index * self.world_size + self.rank]
-
-    def save_place(self, folder: Path, step: int) -> None:
-        """Writes into a checkpoint what it takes to go on with the data at `step`."""
-        if isinstance(self.batches, NamedBatches):
-            self.batches.save_place(folder, self.rank, step)
-
-    def seek(self, folder: Path) -> None:
-        """Goes on with the data where a checkpoint was written."""
-        if isinstance(self.batches, NamedBatches):
-            self.batches.seek(folder, self.rank)
-
-
 class LalmTrainer(Trainer):
     """Trains one stage.
 
@@ -134,7 +111,9 @@ class LalmTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=ProcessShare(train_dataset, args.process_index, args.world_size),
+            train_dataset=ProcessShare(
+                train_dataset, args.process_index, args.world_size, ahead=items_ahead(args.gradient_accumulation_steps)
+            ),
             data_collator=_only_item,
             callbacks=callbacks,
         )

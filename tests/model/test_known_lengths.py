@@ -1,4 +1,4 @@
-"""Projectors on the meta device with real lengths: the same operations, and results of the same size, as with numbers."""
+"""Projectors on the meta device with real lengths: the operations and the sizes that they have with numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STEPS = (40, 23)
 
 
 def run(projector: Projector, device: str, widths: tuple[int, int]) -> tuple[torch.Size, int, int]:
-    """Size of the result, operations and bytes that forward leaves for backward. `widths`: the encoders', the text's."""
+    """Size of the result, operations, bytes left for backward. `widths`: the encoders', the text's."""
     layers = projector.num_layer_inputs
     size = (2, layers, max(STEPS), widths[0] // layers) if layers > 1 else (2, max(STEPS), widths[0])
     states, lengths = torch.zeros(size, device=device), torch.tensor(STEPS)
