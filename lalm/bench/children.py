@@ -24,6 +24,7 @@ KINDS = {
     "granite_speech": "lalm.bench.peer_transformers:run_granite_speech",
     "qwen2_audio": "lalm.bench.peer_transformers:run_qwen2_audio",
     "matrix_peak": "lalm.bench.machine:report_matrix_peak",
+    "products": "lalm.bench.bound:time_products",
     "loader": "lalm.bench.growth:run_loader",
     "stream": "lalm.bench.loader:run_stream",
 }

@@ -26,7 +26,8 @@ class PartTimer:
 
     Attributes:
         seconds: by name of `PARTS`.
-        work: `encoder_calls`, `encoder_steps` (with padding), `decoder_positions` (with padding), `logit_rows`.
+        work: `encoder_calls`, `encoder_steps` (with padding), `decoder_calls`, `decoder_positions` (with
+            padding), `logit_rows`.
     """
 
     def __init__(self) -> None:
@@ -84,6 +85,7 @@ class PartTimer:
 
     def _enter_decoder(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         embeds = kwargs["inputs_embeds"]
+        self._count("decoder_calls", 1)
         self._count("decoder_positions", embeds.shape[0] * embeds.shape[1])
         if embeds.requires_grad:
             embeds.register_hook(lambda _: self._enter("projector"))

@@ -51,6 +51,17 @@ def parts_table(results: dict[str, Any]) -> Table:
     return table
 
 
+def bound_line(results: dict[str, Any]) -> str:
+    """What the decoder's linear layers would allow if nothing else took time."""
+    bound = results["bound"]
+    return (
+        f"The decoder's linear layers alone would make {bound['samples_per_second']:.1f} samples/s, "
+        f"{bound['share_of_peak']:.0%} of the peak: matrices of their shapes reach "
+        f"{bound['product_flops_per_second'] / 1e9:,.0f} GFLOP/s here. They are {bound['share_of_epoch']:.0%} of an "
+        "epoch."
+    )
+
+
 def growth_lines(results: dict[str, Any]) -> list[str]:
     """The two growth measurements, a line each."""
     lines = []

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from lalm.bench.bound import bound_of, products_of
 from lalm.bench.children import Side
 from lalm.bench.growth import LoaderRun, fit_line, growth_rows
 from lalm.bench.ours import OurRun
@@ -22,6 +23,9 @@ from lalm.bench.sizes import Audio, Sizes, Switches
 from lalm.bench.workload import Workload
 from lalm.errors import RecipeError
 
+GROWTH_EPOCHS = 5
+"""Epochs of the runs from which cost against tokens is drawn: the fastest of the warm ones counts, which other jobs on
+the machine disturbed least."""
 GPU_NOTE = (
     "no GPU here: the same figures with MFU of a 7B decoder come from `lalm bench train --size 7b` on a machine that "
     "has one"
@@ -58,7 +62,7 @@ class TrainOptions:
 def measure_training(options: TrainOptions, console: Console) -> dict[str, Any]:
     """Measures everything that `options` name."""
     cases = switch_cases() if options.cases else {"all on": Switches()}
-    total = 2 + len(cases) + len(options.answer_chars) + len(options.loader_records)
+    total = 3 + len(cases) + len(options.answer_chars) + len(options.loader_records)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("matrix products", total=total)
@@ -69,12 +73,18 @@ def measure_training(options: TrainOptions, console: Console) -> dict[str, Any]:
             progress.update(task, description=name)
             rows.append({"case": name} | measure_case(_run(options, switches)))
             progress.advance(task)
+        progress.update(task, description="linear layers alone")
+        products = products_of(_run(options, Switches()), rows[0]["warm"], rows[0]["dtype"])
+        with Side("products", products) as side:
+            alone = side.next()
+        progress.advance(task)
         lengths = []
         for chars in options.answer_chars:
             progress.update(task, description=f"answers of {chars}")
             run = _run(options, Switches())
             workload = replace(run.workload, answer_chars=(chars, chars))
-            lengths.append({"answer_chars": chars} | measure_case(replace(run, workload=workload)))
+            run = replace(run, workload=workload, epochs=max(run.epochs, GROWTH_EPOCHS))
+            lengths.append({"answer_chars": chars} | measure_case(run))
             progress.advance(task)
         loads = []
         for count in options.loader_records:
@@ -97,6 +107,7 @@ def measure_training(options: TrainOptions, console: Console) -> dict[str, Any]:
         "matrix_flops_per_second": peaks,
         "datasheet_flops_per_second": machine["datasheet_flops_per_second"],
         "load_average": machine["load_average"],
+        "bound": bound_of(alone, rows[0]["warm"], options.num_clips * options.questions, peaks[rows[0]["dtype"]]),
         "options": asdict(options),
         "cases": rows,
         "cost_by_tokens": growth_rows(lengths),
@@ -129,11 +140,16 @@ def summarize(run: OurRun, pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     prepared, steps = pieces[0], list(pieces[1:])
     first, later = steps[: run.steps_per_epoch], steps[run.steps_per_epoch :]
     share = sum(piece["records"] for piece in later) / prepared["num_records"]
+    epochs = [later[start : start + run.steps_per_epoch] for start in range(0, len(later), run.steps_per_epoch)]
+    fastest = min(
+        sum(piece["seconds"] for piece in epoch) / sum(piece["records"] for piece in epoch) for epoch in epochs
+    )
     flops = sum(part["forward"] + part["backward"] for part in prepared["flops"].values())
     return {
         "dtype": prepared["dtype"],
         "cold": _epoch([prepared, *first], prepared, flops + prepared["encoder_flops"], 1.0),
         "warm": _epoch(later, prepared, flops, share),
+        "fastest_warm_seconds_per_sample": fastest,
         "useful_flops": prepared["flops"] | {"encoder": prepared["encoder_flops"]},
         "useful_tokens_per_record": prepared["useful_tokens"] / prepared["num_records"],
         "losses": [piece["loss"] for piece in steps],

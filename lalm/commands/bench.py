@@ -43,7 +43,7 @@ def train(
     """Speed, memory, time by part and share of the machine's fastest matrix product, with each switch on and off."""
     from lalm.bench.plots import draw_training
     from lalm.bench.sizes import find_sizes
-    from lalm.bench.tables import growth_lines, parts_table, training_table
+    from lalm.bench.tables import bound_line, growth_lines, parts_table, training_table
     from lalm.bench.train import TrainOptions, measure_training
 
     console = _console()
@@ -62,7 +62,7 @@ def train(
     console.print(training_table(results))
     console.print(parts_table(results))
     peaks = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in results["matrix_flops_per_second"].items())
-    lines = [f"{results['device']}; matrix products, GFLOP/s: {peaks}", *growth_lines(results)]
+    lines = [f"{results['device']}; matrix products, GFLOP/s: {peaks}", bound_line(results), *growth_lines(results)]
     if results["datasheet_flops_per_second"]:
         mfu = ", ".join(f"{case['case']} {case['warm']['mfu']:.1%}" for case in results["cases"])
         lines.append(f"MFU, warm, of {results['datasheet_flops_per_second'] / 1e12:,.0f} TFLOP/s: {mfu}")

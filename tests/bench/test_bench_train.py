@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lalm import cli
+from lalm.bench.bound import bound_of, linear_products, products_of
 from lalm.bench.growth import fit_line, growth_rows
 from lalm.bench.ours import OurRun
 from lalm.bench.sizes import TINY, Switches
 from lalm.bench.train import TrainOptions, add_shares, summarize, switch_cases
 from lalm.bench.workload import Workload
 from lalm.errors import RecipeError
+from lalm.model.decoder import random_language_model
+from lalm.recipe.schema import LanguageModelSection
 
 RUN = OurRun(TINY, Workload(num_clips=2, questions_per_clip=2), batch_records=2, epochs=2)
 PREPARED = {
@@ -70,6 +76,45 @@ def test_figures_of_a_run():
     assert warm["median_step_seconds"] == 1.0
     assert figures["losses"] == [6.0, 5.0, 4.0, 3.0]
     assert figures["useful_tokens_per_record"] == 25.0
+    assert figures["fastest_warm_seconds_per_sample"] == 0.5
+    longer = replace(RUN, epochs=3)
+    pieces = [PREPARED, step(1.0, 6.0), step(1.0, 5.0), step(0.5, 4.0), step(1.5, 3.0), step(0.5, 2.0), step(0.5, 1.0)]
+    assert summarize(longer, pieces)["fastest_warm_seconds_per_sample"] == 0.25
+
+
+def test_the_mfu_of_a_gpu_is_of_its_makers_figure():
+    figures = summary()
+    add_shares(figures, {"float32": 1000.0}, 2000.0)
+    assert figures["warm"]["mfu"] == 0.075
+    assert "mfu" not in summary()["warm"]
+
+
+def test_linear_layers_are_those_of_the_model():
+    """Counted with torch's own counter on a frozen decoder."""
+    rows, logit_rows = 12, 5
+    products = linear_products(TINY, rows=rows, logit_rows=logit_rows)
+    language_model = random_language_model(
+        LanguageModelSection(base="random", random_sizes=TINY.language_model, attention="eager")
+    ).requires_grad_(False)
+    embeds = torch.randn(1, rows, TINY.language_model["hidden_size"], requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        states = language_model.get_decoder()(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        language_model.lm_head(states[0, :logit_rows]).sum().backward()
+    by_operation = counter.get_flop_counts()["Global"]
+    linear = sum(count for name, count in by_operation.items() if "mm" in str(name) and "bmm" not in str(name))
+    assert sum(2 * a * b * c * count for (a, b, c), count in products.items()) == linear
+
+
+def test_the_bound_is_what_the_products_alone_would_allow():
+    warm = {"work": {"decoder_calls": 6, "decoder_positions": 600, "logit_rows": 120}, "epochs": 2.0, "seconds": 8.0,
+            "useful_flops_per_second": 300.0}  # fmt: skip
+    products = products_of(RUN, warm, "float32")
+    one = linear_products(TINY, rows=100, logit_rows=20)
+    assert products.counts == {product: 3 * count for product, count in one.items()}
+    bound = bound_of({"seconds": 1.0, "flops": 2000.0}, warm, 4, 5000.0)
+    assert bound["samples_per_second"] == 4.0
+    assert bound["share_of_peak"] == 300 * 4 / 5000
+    assert bound["share_of_epoch"] == 0.25
 
 
 def test_shares_are_of_the_type_that_weights_are_held_in():
@@ -94,7 +139,7 @@ def test_a_line_through_points_of_a_line():
     line = fit_line(rows)
     assert line == pytest.approx({"seconds_per_token": 0.01, "seconds_at_zero": 0.5, "r_squared": 1.0})
     assert fit_line(rows[:2]) is None
-    case = {"answer_chars": 16, "useful_tokens_per_record": 25.0, "warm": {"samples_per_second": 2.0}}
+    case = {"answer_chars": 16, "useful_tokens_per_record": 25.0, "fastest_warm_seconds_per_sample": 0.5}
     assert growth_rows([case]) == [{"answer_chars": 16, "useful_tokens_per_sample": 25.0, "seconds_per_sample": 0.5}]
 
 
@@ -138,5 +183,7 @@ def test_the_command_measures_and_draws(monkeypatch, capsys, tmp_path: Path):
     assert all(math.isfinite(loss) for loss in case["losses"])
     assert 0 < case["warm"]["share_of_peak"] < 1
     assert set(results["matrix_flops_per_second"]) == {"float32", "bfloat16"}
+    assert 0 < results["bound"]["share_of_epoch"] < 1
+    assert "linear layers alone would make" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("*.png")} == {"bench-switches.png", "bench-parts.png"}
     assert "all on" in capsys.readouterr().out

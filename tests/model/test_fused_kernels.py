@@ -113,7 +113,8 @@ def test_a_version_that_takes_the_loss_over_is_refused(liger, monkeypatch):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral", "smollm3"])
 def test_on_a_gpu_states_and_gradients_are_those_without(family):
     pytest.importorskip("liger_kernel")
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "pad_token_id": 0}  # fmt: skip
     plain, fused = decoder(family, **sizes), decoder(family, "liger", **sizes)
     fused.load_state_dict(plain.state_dict())
     embeds = torch.randn(2, 37, 64, device="cuda", generator=torch.Generator("cuda").manual_seed(1))
