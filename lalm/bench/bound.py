@@ -80,7 +80,7 @@ def time_products(products: Products, pace: Any) -> None:
 
 
 def bound_of(measured: dict[str, Any], epoch: dict[str, Any], num_records: float, peak: float) -> dict[str, float]:
-    """`samples_per_second` and `share_of_peak` if nothing else took time, and what share of the epoch the products are."""
+    """Samples a second and share of the peak if nothing else took time, and the products' share of the epoch."""
     useful = epoch["useful_flops_per_second"] * epoch["seconds"] / epoch["epochs"]
     return {
         "seconds": measured["seconds"],
