@@ -117,31 +117,24 @@ def count_pass(
     counted = {} if counted is None else counted
     checkpointing = model.language_model.is_activation_checkpointing
 
-    def once(part: nn.Module, settings: tuple, count: Callable[[], PassCost]) -> PassCost:
-        key = (count.__name__, settings, checkpointing, tuple((p.dtype, p.requires_grad) for p in part.parameters()))
+    def once(name: str, part: nn.Module, settings: tuple, count: Callable[[], PassCost]) -> PassCost:
+        key = (name, settings, checkpointing, tuple((p.dtype, p.requires_grad) for p in part.parameters()))
         if key not in counted:
             counted[key] = count()
         return counted[key]
 
-    def encoder() -> PassCost:
-        return _count_encoders(model, shape)
-
-    def projector() -> PassCost:
-        return _count_projector(model)
-
-    def decoder() -> PassCost:
-        count = partial(_count_decoder, model, shape, has_gradient=audio_trains, has_mask=has_mask)
-        return _of_all_layers(model.language_model, count)
-
     audio_trains = _trains(model.multi_modal_projector) or _trains(model.audio_tower)
     before, then, last = PassCost(), PassCost(), PassCost()
     if live_encoder and shape.clips:
-        before = once(model.audio_tower, (shape.clips, shape.clip_seconds), encoder)
+        encoders = partial(_count_encoders, model, shape)
+        before = once("encoders", model.audio_tower, (shape.clips, shape.clip_seconds), encoders)
     if shape.clips:
-        sample = once(model.multi_modal_projector, (), projector)
+        sample = once("projector", model.multi_modal_projector, (), partial(_count_projector, model))
         then = sample.times(shape.clips * shape.clip_seconds / SAMPLE_SECONDS)
     if answers:
-        last = once(model, (shape, audio_trains, has_mask), decoder)
+        pass_of_all = partial(_count_decoder, model, shape, has_gradient=audio_trains, has_mask=has_mask)
+        decoder = partial(_of_all_layers, model.language_model, pass_of_all)
+        last = once("decoder", model, (shape, audio_trains, has_mask), decoder)
     kept = before.kept_bytes + then.kept_bytes
     return PassCost(
         peak_bytes=max(before.peak_bytes, before.kept_bytes + then.peak_bytes, kept + last.peak_bytes),
