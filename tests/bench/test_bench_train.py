@@ -184,6 +184,7 @@ def test_the_command_measures_and_draws(monkeypatch, capsys, tmp_path: Path):
     assert 0 < case["warm"]["share_of_peak"] < 1
     assert set(results["matrix_flops_per_second"]) == {"float32", "bfloat16"}
     assert results["bound"]["share_of_epoch"] > 0
-    assert "linear layers alone would make" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "linear layers alone would make" in out
     assert {path.name for path in tmp_path.glob("*.png")} == {"bench-switches.png", "bench-parts.png"}
-    assert "all on" in capsys.readouterr().out
+    assert "all on" in out
