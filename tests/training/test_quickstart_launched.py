@@ -39,7 +39,7 @@ A_FEW = {
 SHORT = [
     *("stages.align.steps=2", "stages.align.batch_records=8", "stages.instruct.steps=2"),
     *("stages.instruct.batch_records=4", "stages.instruct.mix_positions=0"),
-    *("stages.settle.steps=1", "stages.settle.batch_records=4"),
+    *("stages.settle.steps=1", "stages.settle.batch_records=4", "stages.settle.mix_positions=0"),
     *("language_model.dtype=float32", "encoders.0.dtype=float32", "output.log_to=[]"),
 ]
 CLOSE = 1e-4
