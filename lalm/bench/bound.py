@@ -7,18 +7,16 @@ are added up. Attention, softmax, norms, activations, the adapter and the optimi
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from lalm.bench.machine import synchronize
+from lalm.bench.machine import best_seconds
 from lalm.bench.ours import OurRun
 from lalm.bench.sizes import Sizes
-
-TIMED_CALLS = 8
 
 Product = tuple[int, int, int]
 """Rows, inner width, columns."""
@@ -67,14 +65,7 @@ def time_products(products: Products, pace: Any) -> None:
     for (rows, inner, columns), count in products.counts.items():
         left = torch.randn(rows, inner, device=device).to(dtype)
         right = torch.randn(columns, inner, device=device).to(dtype)
-        best = float("inf")
-        for _ in range(TIMED_CALLS):
-            synchronize()
-            started = time.perf_counter()
-            torch.nn.functional.linear(left, right)
-            synchronize()
-            best = min(best, time.perf_counter() - started)
-        total += count * best
+        total += count * best_seconds(partial(torch.nn.functional.linear, left, right))
         flops += count * 2 * rows * inner * columns
     pace.done({"seconds": total, "flops": flops})
 
