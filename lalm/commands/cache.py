@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 PARTS = {
+    "plans": "what `lalm check` counted",
     "models": "base models taken out of packages",
     "converted": "base models in the form that transformers loads",
     "states": "what frozen encoders made of clips",

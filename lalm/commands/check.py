@@ -2,98 +2,149 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lalm.commands.arguments import OverridesArgument, RecipeArgument, TinyOption
+from lalm.commands.arguments import OverridesArgument, TinyOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
-    from lalm.model.machines import Fit, Machine, MachinePlanner
-    from lalm.model.memory import BatchShape
-    from lalm.model.memory_plan import StageMemory
-    from lalm.model.plan import ModelPlan
-    from lalm.model.published_sizes import SizeComparison
     from lalm.recipe.schema import Recipe
-
-MAX_PROBED_CLIPS = 2000
-"""Lengths of more clips than this are estimated from so many."""
+    from lalm.training.recipe_plan import RecipePlan
 
 
 def check(
-    recipe: RecipeArgument,
+    recipe: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A recipe file, or the name of a shipped one (`lalm recipes list`).",
+            show_default=False,
+        ),
+    ] = None,
     overrides: OverridesArgument = None,
     tiny: TinyOption = False,
     machine: Annotated[
         list[str] | None,
         typer.Option(metavar="NxGB", help="Memory and time on 1x24, 8x80 or 4x8x80 (nodes) GPUs; repeatable."),
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every shipped recipe, a line each.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Count again what was counted before and has not changed since.")
+    ] = False,
 ) -> None:
     """Check a recipe without loading weights: sizes, audio positions, what trains in each stage, memory, data.
 
     Needs no network for the base models that the shipped recipes name. A published system is compared with what its
-    paper prints.
+    paper prints. What is counted is kept in the cache until the recipe, its files or the libraries change.
     """
-    from rich.console import Console
-
-    from lalm.recipe.load import load_recipe
-
-    loaded = load_recipe(recipe, overrides or (), tiny=tiny)
-    missing = missing_sources(loaded)
-    console = Console()
-    with Console(stderr=True).status("Reading torch and transformers ...") as status:
-        from lalm.data.state_cache import caches_states
-        from lalm.model.machines import MachinePlanner, parse_machine
-        from lalm.model.memory_plan import plan_memory
-        from lalm.model.plan import build_without_weights, plan_model
-        from lalm.model.published_sizes import compare_sizes
-
-        machines = [parse_machine(text) for text in machine or ()]
-        status.update("Building the model without weights ...")
-        model = build_without_weights(loaded)
-        plan = plan_model(loaded, model)
-        shapes = None if missing else batch_shapes(loaded)
-        live = not caches_states(loaded)
-        status.update("Counting what a step of each stage holds ...")
-        memory = plan_memory(loaded, live_encoder=live, shapes=shapes, model=model)
-        planner = MachinePlanner(loaded, live_encoder=live, shapes=shapes) if machines else None
-    comparisons = compare_sizes(loaded, plan)
-    console.print(f"[bold]{loaded.name}[/bold]  {loaded.description}\n", highlight=False)
-    tables = [rates_table(plan), parts_table(plan), stages_table(loaded, memory, plan.dtype, knows_data=bool(shapes))]
-    if planner:
-        tables.append(machines_table(planner, machines))
-    for table in [*tables, *([sizes_table({loaded.name: comparisons})] if comparisons else [])]:
-        console.print(table)
-        console.print()
-    problems = list(plan.problems)
-    if missing and loaded.data.build:
-        console.print(
-            f"The data is not there yet ({missing[0]}). Make it with: lalm data build {loaded.data.build} "
-            f"-o {loaded.data.folder}",
-            style="yellow",
-            highlight=False,
-        )
-    elif missing and (is_to_be_given(loaded) or is_as_shipped(recipe, overrides or ())):
-        files = ", ".join(dict.fromkeys(str(source.records) for source in loaded.data.sources.values()))
-        console.print(
-            f"The records are yours to give: data.folder=FOLDER with {files}, or --tiny to try the stages without.",
-            style="yellow",
-            highlight=False,
-        )
-    elif missing:
-        problems += [f"data.sources: {path}: no such file of records" for path in missing]
-    else:
-        console.print(describe_data(loaded, plan), highlight=False)
-    for problem in problems:
-        console.print(problem, style="red", markup=False, highlight=False)
+    if (recipe is None) != every:
+        raise typer.BadParameter("give one, or --all for every shipped recipe.", param_hint="RECIPE")
+    if every and machine:
+        raise typer.BadParameter("wants one recipe.", param_hint="--machine")
+    problems = (
+        check_all(tiny=tiny, fresh=fresh)
+        if recipe is None
+        else check_one(recipe, overrides or (), machine or (), tiny=tiny, fresh=fresh)
+    )
     if problems:
         raise typer.Exit(2)
-    console.print("The recipe can be trained.", style="green")
+
+
+def check_one(
+    name: str, overrides: Sequence[str], machines: Sequence[str], *, tiny: bool = False, fresh: bool = False
+) -> list[str]:
+    """Prints all that is known of one recipe; returns why it cannot train."""
+    from rich.console import Console
+
+    from lalm.commands.check_tables import machines_table, parts_table, rates_table, sizes_table, stages_table
+    from lalm.model.published_sizes import compare_sizes
+    from lalm.recipe.load import load_recipe
+    from lalm.training.recipe_plan import plan_recipe
+
+    recipe = load_recipe(name, overrides, tiny=tiny)
+    missing = missing_sources(recipe)
+    console = Console()
+    planner = None
+    with Console(stderr=True).status("Checking ...") as status:
+        if machines:
+            from lalm.data.state_cache import caches_states
+            from lalm.model.machines import MachinePlanner, parse_machine
+
+            wanted = [parse_machine(text) for text in machines]
+        plan = plan_recipe(recipe, has_data=not missing, fresh=fresh, report=status.update)
+        if machines:
+            planner = MachinePlanner(recipe, live_encoder=not caches_states(recipe), shapes=plan.shapes)
+    on_machines = machines_table(planner, wanted) if planner else None
+    console.print(f"[bold]{recipe.name}[/bold]  {recipe.description}\n", highlight=False)
+    stages = stages_table(recipe, plan.memory, plan.model.dtype, knows_data=bool(plan.shapes))
+    comparisons = compare_sizes(recipe, plan.model)
+    sizes = sizes_table({recipe.name: comparisons}) if comparisons else None
+    for table in filter(None, (rates_table(plan.model), parts_table(plan.model), stages, on_machines, sizes)):
+        console.print(table)
+        console.print()
+    problems = list(plan.model.problems)
+    if not missing:
+        console.print(plan.data, highlight=False)
+    elif is_expected(recipe, name, overrides):
+        console.print(where_data_comes_from(recipe, missing), style="yellow", highlight=False)
+    else:
+        problems += [f"data.sources: {path}: no such file of records" for path in missing]
+    for problem in problems:
+        console.print(problem, style="red", markup=False, highlight=False)
+    if not problems:
+        console.print("The recipe can be trained.", style="green")
+    return problems
+
+
+def check_all(*, tiny: bool = False, fresh: bool = False) -> list[str]:
+    """Prints a line for every shipped recipe; returns why those cannot train that cannot."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from lalm.commands.check_tables import all_table
+    from lalm.errors import LalmError
+    from lalm.recipe.load import load_recipe
+    from lalm.resources import list_shipped
+    from lalm.training.recipe_plan import plan_recipe
+
+    names = [Path(file).stem for file in list_shipped("recipes")]
+    rows: dict[str, tuple[RecipePlan | None, float]] = {}
+    problems = []
+    for name in track(names, "check", console=Console(stderr=True), transient=True):
+        started, plan = time.perf_counter(), None
+        try:
+            recipe = load_recipe(name, tiny=tiny)
+            plan = plan_recipe(recipe, has_data=not missing_sources(recipe), fresh=fresh)
+            problems += [f"{name}: {problem}" for problem in plan.model.problems]
+        except LalmError as error:
+            problems.append(f"{name}: {error}")
+        rows[name] = plan, time.perf_counter() - started
+    console = Console()
+    console.print(all_table(rows))
+    for problem in problems:
+        console.print(problem, style="red", markup=False, highlight=False)
+    if not problems:
+        console.print(f"All {len(rows)} recipes can be trained.", style="green")
+    return problems
+
+
+def is_expected(recipe: Recipe, name: str, overrides: Sequence[str]) -> bool:
+    """Whether missing data is no fault of the recipe: it can be built, or is the user's to give."""
+    return bool(recipe.data.build) or is_to_be_given(recipe) or is_as_shipped(name, overrides)
+
+
+def where_data_comes_from(recipe: Recipe, missing: Sequence[str]) -> str:
+    """How to come by the data that is not there."""
+    if recipe.data.build:
+        command = f"lalm data build {recipe.data.build} -o {recipe.data.folder}"
+        return f"The data is not there yet ({missing[0]}). Make it with: {command}"
+    files = ", ".join(dict.fromkeys(str(source.records) for source in recipe.data.sources.values()))
+    return f"The records are yours to give: data.folder=FOLDER with {files}, or --tiny to try the stages without."
 
 
 def is_to_be_given(recipe: Recipe) -> bool:
@@ -117,179 +168,3 @@ def missing_sources(recipe: Recipe) -> list[str]:
     """Files of records that the recipe names and that do not exist."""
     paths = [recipe.data.folder / source.records for source in recipe.data.sources.values()]
     return [str(path) for path in paths if not path.exists()]
-
-
-def rates_table(plan: ModelPlan) -> Table:
-    """Rates on the way from samples to positions."""
-    from rich.table import Table
-
-    table = Table("part", "in", "out", title="From sound to positions", title_justify="left")
-    for encoder in plan.encoders:
-        table.add_row(
-            f"{encoder.name} ({encoder.base})",
-            f"{encoder.sample_rate_hz} samples/s",
-            f"{encoder.steps_per_second:g} steps/s of width {encoder.width}",
-        )
-    if plan.join:
-        table.add_row(
-            "encoders together", plan.join, f"{plan.states_per_second:g} states/s of width {plan.state_width}"
-        )
-    counts = ", ".join(f"{count} for {seconds:g} s" for seconds, count in plan.positions.items())
-    table.add_row("projector", f"width {plan.state_width}", f"{counts}; width {plan.decoder_width}")
-    table.add_row("audio positions", "", f"{plan.positions_per_second:.3g} for a second of audio")
-    context = f"{plan.max_positions} positions at most" if plan.max_positions else "any length"
-    table.add_row("language model", context, f"{plan.vocabulary_size} tokens")
-    return table
-
-
-def parts_table(plan: ModelPlan) -> Table:
-    """Parameters of each part, and the stages that it trains in."""
-    from rich.table import Table
-
-    table = Table("part", title="Parameters", title_justify="left")
-    table.add_column("parameters", justify="right")
-    for stage in plan.stages:
-        table.add_column(stage.name, justify="right")
-    for part, count in plan.parameters.items():
-        table.add_row(part, f"{count:,}", *("trains" if part in stage.trained else "" for stage in plan.stages))
-    table.add_section()
-    shares = (f"{stage.num_trained:,} ({stage.num_trained / plan.num_parameters:.1%})" for stage in plan.stages)
-    table.add_row("all", f"{plan.num_parameters:,}", *shares)
-    return table
-
-
-def sizes_table(comparisons: dict[str, list[SizeComparison]]) -> Table:
-    """What papers print, and ours; by recipe."""
-    from rich.table import Table
-
-    table = Table(title="The paper's sizes and ours", title_justify="left")
-    for name in ("recipe", "what"):
-        table.add_column(name, no_wrap=True)
-    for name in ("paper", "ours", "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("source, and why ours differs", overflow="fold")
-    for recipe, rows in comparisons.items():
-        for number, row in enumerate(rows):
-            paper = f"{'< ' if row.size.at_most else ''}{row.size.value:,.10g}"
-            style = None if row.agrees else "yellow" if row.is_explained else "red"
-            notes = "; ".join(filter(None, (row.size.source, None if row.agrees else row.size.differs)))
-            difference = "" if row.size.at_most else f"{row.difference:+.1%}"
-            table.add_row(
-                "" if number else recipe, row.describe(), paper, f"{row.ours:,}", difference, notes, style=style
-            )
-    return table
-
-
-def stages_table(recipe: Recipe, memory: Sequence[StageMemory], dtype: str, *, knows_data: bool) -> Table:
-    """Length of each stage, its largest micro-batch, and an estimate of the memory that it takes."""
-    from rich.table import Table
-
-    batches = "the data's largest micro-batch" if knows_data else "a micro-batch full of the longest clips"
-    table = Table(title=f"Stages (estimated memory of one process in MiB; {batches}; frozen weights in {dtype})")
-    table.title_justify = "left"
-    for name in ("stage", "length"):
-        table.add_column(name, no_wrap=True)
-    for name in ("micro-batch", "weights", "gradients", "Adam", "activations", "all"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for section, stage in zip(recipe.stages, memory, strict=True):
-        sizes = (stage.weights, stage.gradients, stage.optimizer, stage.activations, stage.total)
-        cells = (f"{size / 2**20:,.0f}" for size in sizes)
-        shape = f"{stage.shape.rows} x {stage.shape.row_positions}"
-        table.add_row(section.name, section.describe_budget(), shape, *cells)
-    return table
-
-
-def machines_table(planner: MachinePlanner, machines: Sequence[Machine]) -> Table:
-    """Computed memory and time of the heaviest stage on each machine, by way."""
-    from rich.table import Table
-
-    table = Table(title=f"Computed for stage {planner.stage}, not measured", title_justify="left")
-    for name in MACHINE_COLUMNS[:2]:
-        table.add_column(name, no_wrap=True)
-    for name in MACHINE_COLUMNS[2:]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for machine in machines:
-        for fit in planner.fits(machine):
-            table.add_row(str(machine), *machine_cells(fit), style=None if fit.fits else "red")
-    return table
-
-
-MACHINE_COLUMNS = ("machine", "way", "GB a GPU", "GB of host a GPU", "fits", "hours for 100,000 records")
-
-
-def machine_cells(fit: Fit) -> list[str]:
-    """What the tables say of one way, in the order of `MACHINE_COLUMNS` without the machine."""
-    hours = 100_000 / fit.records_per_second / 3600
-    return [
-        fit.way.name + (", checkpointing" if fit.checkpointing else ""),
-        f"{fit.gpu_bytes / 2**30:.1f}",
-        f"{fit.host_bytes / 2**30:.1f}" if fit.host_bytes else "-",
-        "yes" if fit.fits else "no",
-        "-" if not fit.fits else f"{hours:.1f}" if hours >= 0.05 else "< 0.1",
-    ]
-
-
-def machines_markdown(recipes: Sequence[Recipe], machines: Sequence[Machine]) -> str:
-    """The README's table: of each recipe on each machine the fastest way that fits, and the leanest."""
-    from lalm.data.state_cache import caches_states
-    from lalm.model.machines import MachinePlanner
-
-    columns = ("recipe", *MACHINE_COLUMNS[:4], MACHINE_COLUMNS[5])
-    lines = [f"| {' | '.join(columns)} |", "|---|---|---" + "|---:" * 3 + "|"]
-    for recipe in recipes:
-        planner = MachinePlanner(recipe, live_encoder=not caches_states(recipe))
-        for machine in machines:
-            fits = planner.fits(machine)
-            good = [fit for fit in fits if fit.fits]
-            chosen = [max(good, key=lambda fit: fit.records_per_second)] if good else []
-            leanest = min(good or fits, key=lambda fit: fit.gpu_bytes)
-            for fit in [*chosen, *([leanest] if leanest not in chosen else [])]:
-                cells = machine_cells(fit)
-                cells[3:] = [cells[4] if fit.fits else "does not fit"]
-                lines.append(f"| {' | '.join([recipe.name, str(machine), *cells])} |")
-    return "\n".join(lines)
-
-
-def batch_shapes(recipe: Recipe) -> dict[str, BatchShape] | None:
-    """The largest micro-batch of each stage where the data and the tokenizer are at hand and the clips not too many."""
-    from lalm.data.examples import clip_paths, load_records
-    from lalm.resources import is_on_disk
-    from lalm.training.batch_shapes import stage_shapes
-
-    base = recipe.language_model.base
-    if base != "random" and not is_on_disk(base):
-        return None
-    return stage_shapes(recipe) if len(clip_paths(load_records(recipe)[0])) <= MAX_PROBED_CLIPS else None
-
-
-def describe_data(recipe: Recipe, plan: ModelPlan) -> str:
-    """Records and audio of the training data, and the size that its encoder states would have on the disk."""
-    from lalm.audio.io import probe_audio
-    from lalm.data.examples import clip_paths, load_records
-    from lalm.errors import AudioError
-
-    streamed = [name for name, section in recipe.data.sources.items() if section.streamed]
-    held = [name for name in recipe.data.sources if name not in streamed]
-    if not held:
-        return f"Data: streamed from {', '.join(streamed)}."
-    records, dropped = load_records(recipe, sources=held)
-    paths = clip_paths(records)
-    probed, seconds, unreadable = paths[:: max(1, -(-len(paths) // MAX_PROBED_CLIPS))], 0.0, 0
-    for path in probed:
-        try:
-            seconds += probe_audio(path).seconds
-        except AudioError:
-            unreadable += 1
-    seconds *= len(paths) / max(len(probed), 1)
-    text = f"Data: {len(records)} records on {len(paths)} clips, {seconds / 60:.1f} minutes of audio."
-    if streamed:
-        text += f" Besides, {', '.join(streamed)} is streamed."
-    if dropped:
-        text += f" {len(dropped)} records break the contract and are left out."
-    if unreadable:
-        text += f" {unreadable} of {len(probed)} clips cannot be read."
-    if recipe.data.cache_states and all(stage.learning_rates.encoder is None for stage in recipe.stages):
-        value_bytes = {"float16": 2, "bfloat16": 2, "float32": 4}[recipe.data.cache_dtype]
-        size = seconds * plan.states_per_second * plan.state_width * value_bytes
-        text += f" Their encoder states take about {size / 2**20:,.0f} MiB in the cache."
-    return text

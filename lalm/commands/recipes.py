@@ -109,7 +109,7 @@ def list_sizes() -> None:
     """Compare the sizes that papers print with those of the recipes. Builds each without weights; needs no network."""
     from rich.console import Console
 
-    from lalm.commands.check import sizes_table
+    from lalm.commands.check_tables import sizes_table
     from lalm.model.plan import plan_model
     from lalm.model.published_sizes import compare_sizes
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lalm.errors import RecipeError
-from lalm.model.memory import BatchShape, PassCost
-from lalm.model.memory_plan import StageMemory, plan_memory
+from lalm.model.memory import PassCost
+from lalm.model.memory_plan import plan_memory
+from lalm.model.planned import BatchShape, StageMemory
 from lalm.recipe.schema import Recipe
 
 GIB = 2**30

@@ -29,26 +29,12 @@ from lalm.model.fewer_layers import extrapolate
 from lalm.model.known_lengths import KnownLengths
 from lalm.model.loss import losses_in_chunks
 from lalm.model.modeling import LalmForConditionalGeneration
+from lalm.model.planned import BatchShape
 from lalm.projectors.base import Projector
 
 META = torch.device("meta")
 SAMPLE_SECONDS = 10.0
 """Length of the clip that the projector is counted on."""
-
-
-@dataclass(frozen=True)
-class BatchShape:
-    """What one micro-batch holds: `rows` of `row_positions`, labels, and clips of one length."""
-
-    rows: int
-    row_positions: int
-    supervised: int
-    clips: int
-    clip_seconds: float
-
-    @property
-    def positions(self) -> int:
-        return self.rows * self.row_positions
 
 
 @dataclass(frozen=True)

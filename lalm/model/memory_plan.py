@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import cast
 
@@ -23,9 +22,10 @@ from lalm.model.build import position_rule
 from lalm.model.decoder import choose_attention, choose_dtype, decoder_layers
 from lalm.model.grouped_attention import is_fastest_here, why_not_grouped
 from lalm.model.lean_norm import lean_norms
-from lalm.model.memory import BatchShape, PassCost, count_pass
+from lalm.model.memory import PassCost, count_pass
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.model.plan import build_without_weights
+from lalm.model.planned import BatchShape, StageMemory
 from lalm.recipe.schema import Recipe, StageSection
 
 FLOAT32_BYTES = 4
@@ -36,31 +36,6 @@ ROW_POSITIONS = 1024
 TEXT_POSITIONS = 64
 ANSWER_POSITIONS = 24
 """Where no data is there to look at: records have so many positions of text, and of those so many are supervised."""
-
-
-@dataclass(frozen=True)
-class StageMemory:
-    """One stage in one process that holds everything itself; bytes."""
-
-    name: str
-    shape: BatchShape
-    frozen_weights: int
-    trained_weights: int
-    largest_layer: int
-    """The weights of one decoder layer, or of embeddings: what ZeRO-3 makes whole at a time."""
-    gradients: int
-    optimizer: int
-    activations: int
-    flops: int
-    """Of one micro-batch, forward and backward."""
-
-    @property
-    def weights(self) -> int:
-        return self.frozen_weights + self.trained_weights
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
 
 
 def plan_memory(

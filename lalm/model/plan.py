@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -12,62 +11,8 @@ from lalm.model.audio_tower import AudioTower
 from lalm.model.build import build_empty, position_rule
 from lalm.model.decoder import choose_dtype
 from lalm.model.modeling import PARTS, LalmForConditionalGeneration
+from lalm.model.planned import EncoderPlan, ModelPlan, StagePlan
 from lalm.recipe.schema import Recipe, StageSection
-
-
-@dataclass(frozen=True)
-class EncoderPlan:
-    """One encoder: its width `E` and the rate of its steps."""
-
-    name: str
-    base: str
-    width: int
-    sample_rate_hz: int
-    steps_per_second: float
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """What one stage trains."""
-
-    name: str
-    trained: dict[str, int]
-    """Parameters by part, of the parts that train."""
-
-    @property
-    def num_trained(self) -> int:
-        return sum(self.trained.values())
-
-
-@dataclass(frozen=True)
-class ModelPlan:
-    """All that is known of a recipe's model before any weight is read."""
-
-    encoders: tuple[EncoderPlan, ...]
-    join: str
-    """How several encoders become one sequence; empty for one encoder."""
-    states_per_second: float
-    """Of all encoders together, over `data.max_audio_seconds`."""
-    state_width: int
-    positions: dict[float, int]
-    """Seconds of audio -> positions `A` of the decoder."""
-    positions_per_second: float
-    """Over `data.max_audio_seconds`."""
-    decoder_width: int
-    decoder_layers: int
-    vocabulary_size: int
-    max_positions: int | None
-    """The longest text that the language model was made for."""
-    dtype: str
-    parameters: dict[str, int]
-    """Parameters of each part."""
-    stages: tuple[StagePlan, ...]
-    problems: tuple[str, ...]
-    """Why the recipe cannot train although its parts fit together."""
-
-    @property
-    def num_parameters(self) -> int:
-        return sum(self.parameters.values())
 
 
 def plan_model(recipe: Recipe, model: LalmForConditionalGeneration | None = None) -> ModelPlan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lalm.model.plan import ModelPlan
+from lalm.model.planned import ModelPlan
 from lalm.recipe.schema import Recipe
 from lalm.recipe.system import PublishedSize
 

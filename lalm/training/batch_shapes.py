@@ -9,7 +9,7 @@ from lalm.data.dataset import StageData, build_stage_data
 from lalm.data.example_store import ExampleStore
 from lalm.data.packing import pack
 from lalm.model.build import build_empty, build_processor
-from lalm.model.memory import BatchShape
+from lalm.model.planned import BatchShape
 from lalm.recipe.schema import Recipe
 from lalm.training.batches import open_clip_store
 

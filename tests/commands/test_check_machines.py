@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lalm.cli import app
-from lalm.commands.check import machines_markdown
+from lalm.commands.check_tables import machines_markdown
 from lalm.model.machines import parse_machine
 from lalm.recipe.load import load_recipe
 

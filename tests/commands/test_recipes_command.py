@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from lalm.cli import app
 from lalm.commands.recipes import shipped_recipes, systems_markdown
 from lalm.data.records import Record, Turn, write_records
+from lalm.errors import ModelError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -92,6 +93,28 @@ def test_a_twin_trains_on_what_is_invented_and_on_what_is_given(tmp_path):
     assert (tmp_path / "runs/tiny_pengi/trained.safetensors").is_file()
     result = CliRunner().invoke(app, ["train", "pengi", "--tiny"], catch_exceptions=False)
     assert "invented" not in result.output
+
+
+def test_check_wants_one_recipe_or_all_of_them():
+    for arguments in ((), ("tiny", "--all"), ("--all", "--machine", "1x24")):
+        result = CliRunner().invoke(app, ["check", *arguments])
+        assert result.exit_code == 2, arguments
+        assert "Invalid value for" in result.output
+
+
+@pytest.mark.slow
+def test_every_recipe_is_checked_and_one_that_fails_stops_no_other(monkeypatch):
+    monkeypatch.setattr("lalm.resources._package_folder", missing_base)
+    text = shown("check", "--all", status=2)
+    for recipe in shipped_recipes():
+        line = next(line for line in text.splitlines() if line.startswith(f"│ {recipe.name} "))
+        assert ("  - │" in line) == recipe.language_model.base.startswith("package:"), line
+    assert "quickstart: base 'package:" in text
+    assert "can be trained" not in text
+
+
+def missing_base(name: str) -> Path:
+    raise ModelError(f"base 'package:{name}' is not here yet.")
 
 
 @pytest.mark.slow

@@ -14,8 +14,7 @@ from lalm.model.machines import (
     parse_machine,
     seconds_of_pass,
 )
-from lalm.model.memory import BatchShape
-from lalm.model.memory_plan import StageMemory
+from lalm.model.planned import BatchShape, StageMemory
 from lalm.recipe.load import load_recipe
 
 WAY = {way.name: way for way in WAYS}
