@@ -17,15 +17,11 @@ from typing import Any
 
 import torch
 
+from lalm.model.gpus import DENSE_BFLOAT16
+
 MATRIX_SIZES = ((1024, 1024, 1024), (2048, 576, 1536), (2048, 2048, 2048))
 GPU_MATRIX_SIZES = ((4096, 4096, 4096), (8192, 8192, 8192))
 TIMED_CALLS = 8
-DATASHEET_BFLOAT16 = {
-    "H100 80GB HBM3": 989e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12, "A100": 312e12,
-    "L40S": 362e12, "L4": 121e12, "RTX 4090": 165e12, "B200": 2250e12,
-}  # fmt: skip
-"""Dense operations a second in bfloat16, as the maker prints them, by what a GPU's name holds. MFU is a
-share of them."""
 STATUS = Path("/proc/self/status")
 CLEAR_REFS, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
 SAMPLED_SECONDS = 0.02
@@ -45,11 +41,12 @@ def device_name() -> str:
 
 
 def datasheet_flops_per_second() -> float | None:
-    """The maker's figure for this GPU in bfloat16; None without a GPU, or for one that is not in the table."""
+    """The maker's figure for this GPU in bfloat16, of which MFU is a share; None without a GPU, or for one that is not
+    in the table."""
     if not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
-    return next((peak for part, peak in DATASHEET_BFLOAT16.items() if part in name), None)
+    return next((peak for part, peak in DENSE_BFLOAT16.items() if part in name), None)
 
 
 def synchronize() -> None:

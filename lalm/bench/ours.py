@@ -11,7 +11,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 import transformers
@@ -27,6 +27,8 @@ from lalm.bench.workload import SAMPLE_RATE_HZ, Workload, clip_samples, needed_w
 from lalm.data.dataset import StageData, build_stage_data
 from lalm.data.mixture import QUESTIONS_PER_CLIP
 from lalm.model.build import build_model
+from lalm.model.compiled_layers import compile_layers, why_not_compiled
+from lalm.model.grouped_attention import grouped_inputs
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.recipe.projectors import QFormerSection
 from lalm.recipe.schema import Recipe
@@ -34,6 +36,8 @@ from lalm.training.batches import NamedBatches, fill_state_cache, open_clip_stor
 from lalm.training.distributed import join_processes
 from lalm.training.stages import enter_stage
 from lalm.training.trainer import LalmTrainer, training_arguments
+
+COMPILED_POSITIONS = 64
 
 
 class Pace(Protocol):
@@ -96,6 +100,7 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
     model, processor = build_model(recipe)
     if not run.switches.supervised_only:
         model.sequence_loss = full_vocabulary_loss
+    compile_seconds = compile_ahead(run, model)
     timer = PartTimer()
     timer.watch_model(model)
 
@@ -110,6 +115,7 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
     synchronize()
     prepared = {"kind": "prepare", "seconds": time.perf_counter() - started}
     seconds, work = timer.take()
+    prepared |= {"compile_seconds": compile_seconds}
     pace.done(prepared | {"parts": seconds, "work": work} | _facts(recipe, run, model, data))
 
     args = training_arguments(
@@ -126,6 +132,27 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
     trainer = LalmTrainer(model, args, stage=stage, train_dataset=batches, keep_checkpoints=1, callbacks=[steps])
     timer.watch_backward(trainer.accelerator)
     trainer.train()
+
+
+def compile_ahead(run: OurRun, model: LalmForConditionalGeneration) -> float:
+    """Compiles the decoder's layers by a pass over a short row, where this run does; returns the seconds it took.
+
+    A training of thousands of steps does so once; an epoch of four steps would measure little else.
+    """
+    decoder = model.language_model
+    if not (run.sizes.compiles and run.switches.compiled and why_not_compiled(decoder) is None):
+        return 0.0
+    started = time.perf_counter()
+    compile_layers(decoder)
+    model.train()
+    table = cast(torch.nn.Embedding, model.get_input_embeddings()).weight
+    embeds = torch.zeros(1, COMPILED_POSITIONS, table.shape[1], dtype=table.dtype, requires_grad=True)
+    places = torch.arange(COMPILED_POSITIONS)[None]
+    seen = grouped_inputs(torch.zeros_like(places), None, places, None, table.dtype)
+    states = model.get_decoder()(inputs_embeds=embeds, position_ids=places, use_cache=False, **seen).last_hidden_state
+    states.sum().backward()
+    model.zero_grad(set_to_none=True)
+    return time.perf_counter() - started
 
 
 class StepReports(TrainerCallback):

@@ -222,6 +222,7 @@ def row_of(
         "records": records,
         "seconds": seconds,
         "prepare_seconds": sum(piece["seconds"] for piece in pieces if piece["kind"] == "prepare"),
+        "compile_seconds": sum(piece.get("compile_seconds", 0.0) for piece in pieces),
         "step_seconds": [piece["seconds"] for piece in steps],
         "losses": [piece["loss"] for piece in steps],
         "peak_memory_bytes": side.peak_memory,

@@ -27,6 +27,8 @@ class Sizes:
     """How frozen weights are held; the peers' are float32, and autocast where that is faster."""
     micro_batch_tokens: int = 2048
     """Positions that a pass may hold."""
+    compiles: bool = False
+    """The decoder's layers are compiled, where they can be; the first step does not count it."""
 
 
 TINY = Sizes(
@@ -55,6 +57,7 @@ SMOL = Sizes(
     whisper={"d_model": 384, "encoder_layers": 4, "encoder_attention_heads": 6, "encoder_ffn_dim": 1536},
     beats={},
     qformer={"num_layers": 2, "hidden_size": 768, "num_heads": 12, "intermediate_size": 3072},
+    compiles=True,
 )  # fmt: skip
 """SmolLM2-135M, Whisper tiny.en, BEATs base (whose sizes are the defaults), SALMONN's Q-Former."""
 
@@ -76,12 +79,13 @@ SIZES = {sizes.name: sizes for sizes in (TINY, SMOL, LLAMA_7B)}
 
 @dataclass(frozen=True)
 class Switches:
-    """What is measured on and off; each removes work and leaves the loss as it is."""
+    """What is measured on and off; each removes work and leaves the loss as it is (`compiled`: up to rounding)."""
 
     state_cache: bool = True
     real_lengths: bool = True
     shared_prefix: bool = True
     supervised_only: bool = True
+    compiled: bool = True
 
 
 def find_sizes(name: str) -> Sizes:
@@ -130,6 +134,7 @@ def bench_recipe(
                 "base": "random",
                 "template": "chatml",
                 "dtype": dtype,
+                "compile": "none",  # by `lalm.bench.ours`, before what is timed
                 "lora": {"rank": sizes.lora_rank, "dropout": 0.0, "targets": "qv"},
                 "random_sizes": sizes.language_model,
             },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -49,6 +50,14 @@ def parts_table(results: dict[str, Any]) -> Table:
         cells = (f"{warm['parts'][part] / warm['epochs']:.2f} ({cold['parts'][part]:.2f})" for part in parts)
         table.add_row(case["case"], *cells)
     return table
+
+
+def compile_line(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What compiling the decoder's layers took, of the cases or sides that did so; none where none did."""
+    seconds = [row["compile_seconds"] for row in rows if row["compile_seconds"]]
+    if not seconds:
+        return []
+    return [f"Compiling the decoder's layers took {min(seconds):.0f} to {max(seconds):.0f} s, counted nowhere above."]
 
 
 def bound_line(results: dict[str, Any]) -> str:

@@ -124,6 +124,7 @@ def switch_cases() -> dict[str, Switches]:
         "30 s padding": Switches(real_lengths=False),
         "one a row": Switches(shared_prefix=False),
         "all logits": Switches(supervised_only=False),
+        "layers not compiled": Switches(compiled=False),
         "all off": Switches(**dict.fromkeys((field.name for field in fields(Switches)), False)),
     }
 
@@ -147,6 +148,7 @@ def summarize(run: OurRun, pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
     flops = sum(part["forward"] + part["backward"] for part in prepared["flops"].values())
     return {
         "dtype": prepared["dtype"],
+        "compile_seconds": prepared["compile_seconds"],
         "cold": _epoch([prepared, *first], prepared, flops + prepared["encoder_flops"], 1.0),
         "warm": _epoch(later, prepared, flops, share),
         "fastest_warm_seconds_per_sample": fastest,

@@ -43,7 +43,7 @@ def train(
     """Speed, memory, time by part and share of the machine's fastest matrix product, with each switch on and off."""
     from lalm.bench.plots import draw_training
     from lalm.bench.sizes import find_sizes
-    from lalm.bench.tables import bound_line, growth_lines, parts_table, training_table
+    from lalm.bench.tables import bound_line, compile_line, growth_lines, parts_table, training_table
     from lalm.bench.train import TrainOptions, measure_training
 
     console = _console()
@@ -63,6 +63,7 @@ def train(
     console.print(parts_table(results))
     peaks = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in results["matrix_flops_per_second"].items())
     lines = [f"{results['device']}; matrix products, GFLOP/s: {peaks}", bound_line(results), *growth_lines(results)]
+    lines += compile_line(results["cases"])
     if results["datasheet_flops_per_second"]:
         mfu = ", ".join(f"{case['case']} {case['warm']['mfu']:.1%}" for case in results["cases"])
         lines.append(f"MFU, warm, of {results['datasheet_flops_per_second'] / 1e12:,.0f} TFLOP/s: {mfu}")
@@ -88,7 +89,7 @@ def peers(
     from lalm.bench.peers import PeersOptions, compare_peers
     from lalm.bench.plots import draw_peers
     from lalm.bench.sizes import find_sizes
-    from lalm.bench.tables import peers_table, ratio_lines
+    from lalm.bench.tables import compile_line, peers_table, ratio_lines
 
     console = _console()
     options = PeersOptions(
@@ -101,7 +102,7 @@ def peers(
     )
     results = compare_peers(options, console, keep=lambda so_far: _write(so_far, json_file))
     console.print(peers_table(results))
-    for line in (results["device"], *ratio_lines(results)):
+    for line in (results["device"], *ratio_lines(results), *compile_line(results["rows"])):
         console.print(line, highlight=False)
     _keep(results, json_file, plots, draw_peers, console)
     for problem in results["problems"]:

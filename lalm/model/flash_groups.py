@@ -35,6 +35,7 @@ Piece = Callable[[int, slice, slice, bool], tuple[Tensor, Tensor, Tensor]]
 `[K, L, d]`."""
 
 
+@torch.compiler.disable  # of a compiled layer (`lalm.model.compiled_layers`) what stands before it and after it is
 def flash_groups(query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, scaling: float) -> Tensor:
     """query `[R, H, L, d]`, key and value `[R, K, L, d]` with K dividing H -> `[R, L, H, d]`, zero at padding."""
     return _FlashGroups.apply(query, key, value, rows, scaling)

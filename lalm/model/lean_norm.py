@@ -39,6 +39,7 @@ class LeanNorm(nn.Module):
             and hidden_states.dtype == weight.dtype
             and not weight.requires_grad
             and is_whole(weight)
+            and not torch.compiler.is_compiling()  # which joins the passes itself
         )
         if not is_lean:
             return super().forward(hidden_states)

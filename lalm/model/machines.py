@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lalm.errors import RecipeError
+from lalm.model.gpus import DENSE_BFLOAT16
 from lalm.model.memory import PassCost
 from lalm.model.memory_plan import plan_memory
 from lalm.model.planned import BatchShape, StageMemory
@@ -28,8 +29,8 @@ UTILISATION = 0.4
 """The share of a GPU's bfloat16 peak that training reaches (a 7B on an H100 reached 0.44; assumed elsewhere)."""
 LINK_BYTES_PER_SECOND = {"one node": 200e9, "several nodes": 25e9, "host": 20e9}
 """What a GPU sends or receives: NVLink of the third generation, 200 Gbit/s a GPU between nodes, PCIe 4 (assumed)."""
-GPUS = {24: ("RTX 4090", 165e12), 40: ("A100 40 GB", 312e12), 80: ("A100 80 GB", 312e12), 141: ("H200", 989e12)}
-"""GiB -> the GPU that is meant, and its dense bfloat16 operations a second, as its maker prints them."""
+GPUS = {24: "RTX 4090", 40: "A100", 80: "A100", 141: "H200"}
+"""GiB -> the GPU that is meant."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def parse_machine(text: str) -> Machine:
         raise RecipeError(f"--machine {text}: accepted are GPUSxGB and NODESxGPUSxGB, as 1x24, 8x80 or 4x8x80.")
     machine = Machine(int(match[1] or 1), int(match[2]), int(match[3]))
     if machine.gibibytes not in GPUS:
-        known = ", ".join(f"{size} ({name})" for size, (name, _) in GPUS.items())
+        known = ", ".join(f"{size} ({name})" for size, name in GPUS.items())
         raise RecipeError(f"--machine {text}: no GPU of {machine.gibibytes} GB is known. Known: {known}.")
     return machine
 
@@ -173,7 +174,7 @@ def bytes_held(memory: StageMemory, way: Way, num_processes: int) -> tuple[int, 
 
 def seconds_of_pass(memory: StageMemory, way: Way, machine: Machine) -> float:
     """One micro-batch: operations, and with ZeRO-3 the weights twice over the slowest link on their way."""
-    seconds = memory.flops / (GPUS[machine.gibibytes][1] * UTILISATION)
+    seconds = memory.flops / (DENSE_BFLOAT16[GPUS[machine.gibibytes]] * UTILISATION)
     if way.splits_weights and machine.num_processes > 1:
         others = 1 - 1 / machine.num_processes
         link = LINK_BYTES_PER_SECOND["several nodes" if machine.nodes > 1 else "one node"]

@@ -68,6 +68,9 @@ class LanguageModelSection(Section):
     kernels: Literal["auto", "liger", "none"] = "auto"
     """`liger`: Liger's fused norms, gates and rotary embeddings (extra `gpu`). `auto`: on a GPU, where the package is
     installed and knows the family."""
+    compile: Literal["auto", "layers", "none"] = "auto"
+    """`layers`: torch compiles the decoder's layers for training on a CPU; the first steps wait up to a minute for it.
+    `auto`: where there is a C++ compiler, for families that are tested so, in stages long enough for it to pay."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
     cross_attention: CrossAttentionSection | None = None
@@ -432,6 +435,8 @@ class Recipe(Section):
         problems += self._question_problems()
         problems += self._unit_problems()
         problems += self._dealing_problems()
+        if self.language_model.compile == "layers" and (reason := self.keeps_layers_eager()) is not None:
+            problems.append(f"language_model.compile: layers: not with {reason}. Use auto or none")
         if self.language_model.cross_attention is not None:
             problems += [
                 f"stages[{i}].objective: {', '.join(stage.objective_weights())}: compares audio with text embeddings, "
@@ -442,6 +447,16 @@ class Recipe(Section):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def keeps_layers_eager(self) -> str | None:
+        """The key with which the language model's layers cannot be compiled; None if there is none."""
+        keys = {
+            "deepspeed": self.deepspeed is not None,
+            "fsdp": self.fsdp is not None,
+            "language_model.cross_attention": self.language_model.cross_attention is not None,
+            "language_model.quantisation": self.language_model.quantisation != "none",
+        }
+        return next((key for key, is_given in keys.items() if is_given), None)
 
     def _dealing_problems(self) -> list[str]:
         """What cannot be dealt out over processes."""

@@ -26,6 +26,7 @@ from lalm.data.dataset import StageData, build_stage_data
 from lalm.errors import CheckpointError, RecipeError, TrainingError
 from lalm.model.build import build_model
 from lalm.model.checkpoint import is_run_folder, save_trained
+from lalm.model.compiled_layers import PAYS_FROM_STEPS, are_compiled, compile_layers, is_tested_family, why_not_compiled
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.processing.processor import LalmProcessor
 from lalm.recipe.schema import Recipe, StageSection
@@ -215,6 +216,23 @@ def _fresh_model(recipe: Recipe) -> tuple[LalmForConditionalGeneration, LalmProc
     return model, processor
 
 
+def _compile(run: _Run, section: StageSection, data: StageData) -> None:
+    """Compiles the decoder's layers where the recipe says so, or leaves it open and it pays in this stage."""
+    recipe, decoder = run.recipe, run.model.language_model
+    if recipe.language_model.compile == "none" or "language_model" not in section.objective_weights():
+        return
+    if recipe.language_model.compile == "auto":
+        passes = data.plan.num_steps * data.plan.gradient_accumulation_steps
+        if passes < PAYS_FROM_STEPS or recipe.keeps_layers_eager() is not None or not is_tested_family(decoder):
+            return
+        if (reason := why_not_compiled(decoder)) is not None:
+            say(run.console, f"The decoder's layers are not compiled: {reason}.")
+            return
+    if not are_compiled(decoder):
+        say(run.console, "The decoder's layers are compiled: the first steps take up to a minute longer.")
+        compile_layers(decoder)
+
+
 def _load_finished(run: _Run, indices: Sequence[int]) -> None:
     """Puts what these stages trained into a fresh model, in their order."""
     for section in (run.recipe.stages[index] for index in indices):
@@ -239,6 +257,7 @@ def _train_stage(run: _Run, index: int) -> None:
     )
     counts = enter_stage(run.model, section, num_classes=len(data.classes), seed=run.recipe.seed + index)
     _announce(section, data, describe(counts), console)
+    _compile(run, section, data)
     checkpoint = run.folder.last_checkpoint(section.name)
     _check_plan(run, section, data, folder, resumed=checkpoint is not None)
     args = training_arguments(

@@ -17,6 +17,7 @@ from lalm.bench.bound import bound_of, linear_products, products_of
 from lalm.bench.growth import fit_line, growth_rows
 from lalm.bench.ours import OurRun
 from lalm.bench.sizes import TINY, Switches
+from lalm.bench.tables import compile_line
 from lalm.bench.train import TrainOptions, add_shares, summarize, switch_cases
 from lalm.bench.workload import Workload
 from lalm.errors import RecipeError
@@ -40,6 +41,7 @@ PREPARED = {
         "head": {"forward": 30.0, "backward": 30.0},
     },
     "dtype": "float32",
+    "compile_seconds": 12.0,
 }
 
 
@@ -73,6 +75,10 @@ def test_figures_of_a_run():
     assert warm["parts"]["other"] == 0.5
     assert warm["work"] == {"decoder_positions": 120}
     assert (cold["prepare_seconds"], warm["prepare_seconds"]) == (2.0, 0)
+    assert compile_line([figures, {"compile_seconds": 0.0}, {"compile_seconds": 40.0}]) == [
+        "Compiling the decoder's layers took 12 to 40 s, counted nowhere above."
+    ]
+    assert compile_line([{"compile_seconds": 0.0}]) == []
     assert warm["median_step_seconds"] == 1.0
     assert figures["losses"] == [6.0, 5.0, 4.0, 3.0]
     assert figures["useful_tokens_per_record"] == 25.0
@@ -130,8 +136,8 @@ def test_each_switch_is_measured_off_alone():
     assert cases["all on"] == Switches()
     assert sum(vars(cases["all off"]).values()) == 0
     for name in vars(Switches()):
-        assert any(not getattr(switches, name) and sum(vars(switches).values()) == 3 for switches in cases.values())
-    assert len(cases) == 6
+        assert any(not getattr(switches, name) and sum(vars(switches).values()) == 4 for switches in cases.values())
+    assert len(cases) == 7
 
 
 def test_a_line_through_points_of_a_line():
