@@ -161,7 +161,7 @@ def _asked(
         asked: set[tuple[str, str]] = set()
         never: dict[str, str] = {}
         count = 0
-        for number in range(rounds.get(task, 1) if split == "train" else 1):
+        for number in range(rounds.get(task, 1)):
             for place, ready in enumerate(order):
                 if count >= quota:
                     break

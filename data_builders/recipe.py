@@ -92,7 +92,7 @@ class Questions(Part):
     records: dict[Split, dict[str, Count]]
     """Of each split, how many records of each task."""
     rounds: dict[str, PositiveInt] = Field(default_factory=dict)
-    """How often one training clip may be asked by a task, in other words; tasks that are not named have theirs."""
+    """How often one clip may be asked by a task, in other words; tasks that are not named have theirs."""
     languages: tuple[str, ...] = (ENGLISH,)
     """Languages of the questions; answers are English."""
     block_clips: PositiveInt | None = None

@@ -37,7 +37,8 @@ from lalm.training.distributed import join_processes
 from lalm.training.stages import enter_stage
 from lalm.training.trainer import LalmTrainer, training_arguments
 
-COMPILED_POSITIONS = 64
+COMPILED_POSITIONS = 97
+"""Equal to no size of a model, or lengths would be taken for that size."""
 
 
 class Pace(Protocol):
