@@ -11,7 +11,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 import transformers
@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from lalm.bench.flops import Cost, decoder_cost, encoder_flops, head_cost, linear_cost, qformer_cost
 from lalm.bench.full_vocabulary import full_vocabulary_loss
-from lalm.bench.machine import synchronize
+from lalm.bench.machine import forget_peak, synchronize
 from lalm.bench.parts import PartTimer
 from lalm.bench.sizes import Audio, Sizes, Switches, bench_recipe
 from lalm.bench.workload import SAMPLE_RATE_HZ, Workload, clip_samples, needed_work, useful_decoder_work, write_workload
@@ -28,17 +28,13 @@ from lalm.data.dataset import StageData, build_stage_data
 from lalm.data.mixture import QUESTIONS_PER_CLIP
 from lalm.model.build import build_model
 from lalm.model.compiled_layers import compile_layers, why_not_compiled
-from lalm.model.grouped_attention import grouped_inputs
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.recipe.projectors import QFormerSection
 from lalm.recipe.schema import Recipe
 from lalm.training.batches import NamedBatches, fill_state_cache, open_clip_store
 from lalm.training.distributed import join_processes
 from lalm.training.stages import enter_stage
-from lalm.training.trainer import LalmTrainer, training_arguments
-
-COMPILED_POSITIONS = 97
-"""Equal to no size of a model, or lengths would be taken for that size."""
+from lalm.training.trainer import NOT_FOR_THE_MODEL, LalmTrainer, training_arguments
 
 
 class Pace(Protocol):
@@ -101,7 +97,6 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
     model, processor = build_model(recipe)
     if not run.switches.supervised_only:
         model.sequence_loss = full_vocabulary_loss
-    compile_seconds = compile_ahead(run, model)
     timer = PartTimer()
     timer.watch_model(model)
 
@@ -116,7 +111,9 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
     synchronize()
     prepared = {"kind": "prepare", "seconds": time.perf_counter() - started}
     seconds, work = timer.take()
-    prepared |= {"compile_seconds": compile_seconds}
+    batches = NamedBatches(data, clips)
+    prepared |= {"compile_seconds": compile_ahead(run, model, batches)}
+    timer.take()
     pace.done(prepared | {"parts": seconds, "work": work} | _facts(recipe, run, model, data))
 
     args = training_arguments(
@@ -128,15 +125,14 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
         seed=recipe.seed,
     )
     args.save_strategy = "no"
-    batches = NamedBatches(data, clips)
     steps = StepReports(pace, timer, run.batch_records)
     trainer = LalmTrainer(model, args, stage=stage, train_dataset=batches, keep_checkpoints=1, callbacks=[steps])
     timer.watch_backward(trainer.accelerator)
     trainer.train()
 
 
-def compile_ahead(run: OurRun, model: LalmForConditionalGeneration) -> float:
-    """Compiles the decoder's layers by a pass over a short row, where this run does; returns the seconds it took.
+def compile_ahead(run: OurRun, model: LalmForConditionalGeneration, batches: NamedBatches) -> float:
+    """Compiles the decoder's layers by a pass over the first batch, where this run does; returns the seconds it took.
 
     A training of thousands of steps does so once; an epoch of four steps would measure little else.
     """
@@ -145,14 +141,11 @@ def compile_ahead(run: OurRun, model: LalmForConditionalGeneration) -> float:
         return 0.0
     started = time.perf_counter()
     compile_layers(decoder)
+    inputs = {name: value for name, value in batches[0].items() if name not in NOT_FOR_THE_MODEL}
     model.train()
-    table = cast(torch.nn.Embedding, model.get_input_embeddings()).weight
-    embeds = torch.zeros(1, COMPILED_POSITIONS, table.shape[1], dtype=table.dtype, requires_grad=True)
-    places = torch.arange(COMPILED_POSITIONS)[None]
-    seen = grouped_inputs(torch.zeros_like(places), None, places, None, table.dtype)
-    states = model.get_decoder()(inputs_embeds=embeds, position_ids=places, use_cache=False, **seen).last_hidden_state
-    states.sum().backward()
+    model(**inputs).loss.backward()
     model.zero_grad(set_to_none=True)
+    forget_peak()
     return time.perf_counter() - started
 
 
