@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 from transformers.generation.streamers import BaseStreamer
 
@@ -60,6 +61,11 @@ def generate_ids(
 
     `extra` goes to transformers' `generate`: a streamer, a cache.
     """
+    arguments = copy.copy(arguments)
+    if (penalty := arguments.repetition_penalty) != 1.0:
+        # Left to itself, transformers leaves out as many new tokens of a row as it has padding before its prompt.
+        extra["logits_processor"] = LogitsProcessorList([RepetitionPenaltyLogitsProcessor(penalty)])
+        arguments.repetition_penalty = 1.0
     # transformers types `generate` for a class of its own and for five kinds of output; this one gives ids.
     output: Tensor = cast(Any, model).generate(**inputs, generation_config=arguments, **extra)
     return [cut_at_stop(ids, set(arguments.eos_token_id)) for ids in output.tolist()]

@@ -66,6 +66,14 @@ def compile_layers(model: PreTrainedModel) -> None:
             layer.forward = _in_training(layer, layer.forward)
 
 
+def leave_layers(model: PreTrainedModel) -> None:
+    """Takes `compile_layers` back, in place."""
+    for layer in decoder_layers(model):
+        if hasattr(layer, _ORIGINAL):
+            del layer.forward
+            delattr(layer, _ORIGINAL)
+
+
 def are_compiled(model: PreTrainedModel) -> bool:
     """Whether `compile_layers` was called on the model."""
     return all(hasattr(layer, _ORIGINAL) for layer in decoder_layers(model))

@@ -26,7 +26,7 @@ from lalm.data.dataset import StageData, build_stage_data
 from lalm.errors import CheckpointError, RecipeError, TrainingError
 from lalm.model.build import build_model
 from lalm.model.checkpoint import is_run_folder, save_trained
-from lalm.model.compiled_layers import PAYS_FROM_STEPS, are_compiled, compile_layers, is_tested_family, why_not_compiled
+from lalm.model.compiled_layers import PAYS_FROM_STEPS, compile_layers, is_tested_family, leave_layers, why_not_compiled
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.processing.processor import LalmProcessor
 from lalm.recipe.schema import Recipe, StageSection
@@ -217,20 +217,24 @@ def _fresh_model(recipe: Recipe) -> tuple[LalmForConditionalGeneration, LalmProc
 
 
 def _compile(run: _Run, section: StageSection, data: StageData) -> None:
-    """Compiles the decoder's layers where the recipe says so, or leaves it open and it pays in this stage."""
+    """Compiles the decoder's layers where the recipe says so, or leaves it open and it pays in this stage.
+
+    Each stage decides for itself, or one that is resumed would compute otherwise than one that follows another.
+    """
     recipe, decoder = run.recipe, run.model.language_model
-    if recipe.language_model.compile == "none" or "language_model" not in section.objective_weights():
+    wanted = recipe.language_model.compile
+    if "language_model" not in section.objective_weights():
         return
-    if recipe.language_model.compile == "auto":
-        passes = data.plan.num_steps * data.plan.gradient_accumulation_steps
-        if passes < PAYS_FROM_STEPS or recipe.keeps_layers_eager() is not None or not is_tested_family(decoder):
-            return
-        if (reason := why_not_compiled(decoder)) is not None:
-            say(run.console, f"The decoder's layers are not compiled: {reason}.")
-            return
-    if not are_compiled(decoder):
+    passes = data.plan.num_steps * data.plan.gradient_accumulation_steps
+    pays = passes >= PAYS_FROM_STEPS and recipe.keeps_layers_eager() is None and is_tested_family(decoder)
+    reason = why_not_compiled(decoder) if wanted == "auto" and pays else None
+    if reason is not None:
+        say(run.console, f"The decoder's layers are not compiled: {reason}.")
+    if wanted == "layers" or (wanted == "auto" and pays and reason is None):
         say(run.console, "The decoder's layers are compiled: the first steps take up to a minute longer.")
         compile_layers(decoder)
+    elif not recipe.language_model.cross_attention and not decoder.config.is_encoder_decoder:
+        leave_layers(decoder)
 
 
 def _load_finished(run: _Run, indices: Sequence[int]) -> None:

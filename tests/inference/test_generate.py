@@ -7,8 +7,9 @@ import torch
 
 from lalm.data.records import Turn
 from lalm.errors import AudioError, DataError, ModelError
+from lalm.inference.decoding import decoding_arguments, generate_ids
 from lalm.inference.generate import Request, generate_answers
-from lalm.inference.prompting import encode_clips
+from lalm.inference.prompting import embed_prompts, encode_clips
 from lalm.recipe.schema import GenerationSection
 
 GREEDY = GenerationSection(max_new_tokens=12)
@@ -84,6 +85,24 @@ def test_repetition_penalty_and_sampling_run_with_placeholders_beyond_the_vocabu
     first = generate_answers(*tiny, [Request(question(), (clip(0.8),))], options)
     torch.manual_seed(0)
     assert generate_answers(*tiny, [Request(question(), (clip(0.8),))], options) == first
+
+
+def test_a_repetition_penalty_counts_what_was_said_whatever_stands_beside(tiny, recwarn):
+    model, processor = tiny
+    prompts = [[5, 6], [7, 8, 9, 10, 11, 12, 13, 14, 15]]
+
+    def said(prompts: list[list[int]], penalty: float) -> list[list[int]]:
+        options = GREEDY.model_copy(update={"repetition_penalty": penalty, "max_new_tokens": 12})
+        arguments = decoding_arguments(options, processor.stop_token_ids)
+        arguments.min_new_tokens = 12
+        with torch.no_grad():
+            return generate_ids(model, embed_prompts(model, prompts, []), arguments)
+
+    together = said(prompts, 1e6)
+    assert together == [*said(prompts[:1], 1e6), *said(prompts[1:], 1e6)]
+    assert all(len(set(ids)) == 12 for ids in together)
+    assert any(len(set(ids)) < 12 for ids in said(prompts, 1.0))
+    assert not recwarn.list
 
 
 def test_long_clip_is_heard_to_its_end(tiny, clip):

@@ -11,7 +11,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from lalm.errors import ModelError
 from lalm.model import compiled_layers
 from lalm.model.attention_mask import PADDING
-from lalm.model.compiled_layers import FAMILIES, are_compiled, compile_layers, is_tested_family, why_not_compiled
+from lalm.model.compiled_layers import (
+    FAMILIES,
+    are_compiled,
+    compile_layers,
+    is_tested_family,
+    leave_layers,
+    why_not_compiled,
+)
 from lalm.model.decoder import add_lora
 from lalm.model.grouped_attention import attend_in_groups, grouped_inputs
 from lalm.model.lean_norm import lean_norms
@@ -114,6 +121,19 @@ def test_in_eval_mode_they_are_the_eager_layers_to_the_bit():
         eager.generate(ids, max_new_tokens=4, do_sample=False),
         compiled.generate(ids, max_new_tokens=4, do_sample=False),
     )
+
+
+def test_they_can_be_left_again(monkeypatch, graphs):
+    monkeypatch.setattr(compiled_layers, "_why_no_compiler", lambda: None)
+    model = decoder().train()
+    eager = passed(model, 17)
+    leave_layers(model)
+    compile_layers(model)
+    leave_layers(model)
+    assert not are_compiled(model)
+    for one, other in zip(eager, passed(model, 17), strict=True):
+        assert torch.equal(one, other)
+    assert graphs() == 0
 
 
 def test_what_keeps_layers_from_it_is_said(monkeypatch):
