@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -110,11 +111,14 @@ def check_all(*, tiny: bool = False, fresh: bool = False) -> list[str]:
     from lalm.errors import LalmError
     from lalm.recipe.load import load_recipe
     from lalm.resources import list_shipped
-    from lalm.training.recipe_plan import plan_recipe
+    from lalm.training.recipe_plan import is_planned, plan_recipe
 
     names = [Path(file).stem for file in list_shipped("recipes")]
     rows: dict[str, tuple[RecipePlan | None, float]] = {}
     problems = []
+    if fresh or not all(is_planned(load_recipe(name, tiny=tiny)) for name in names):
+        with Console(stderr=True).status("Reading torch and transformers ..."):
+            importlib.import_module("lalm.model.memory_plan")  # once, and not the first recipe's time
     for name in track(names, "check", console=Console(stderr=True), transient=True):
         started, plan = time.perf_counter(), None
         try:

@@ -100,11 +100,10 @@ def all_table(rows: Mapping[str, tuple[RecipePlan | None, float]]) -> Table:
     """A line for each recipe: its plan, None where there is none, and the seconds that checking it took."""
     from rich.table import Table
 
-    table = Table(
-        "recipe", title="Every recipe (estimated memory of one process; frozen weights as the recipe holds them)"
-    )
+    table = Table(title="Every recipe (parameters in millions; memory of one process in GiB, estimated)")
     table.title_justify = "left"
-    for name in ("positions a second", "parameters", "trained at last", "memory, heaviest stage", "checked in"):
+    table.add_column("recipe", no_wrap=True)
+    for name in ("pos./s", "size", "trains", "GiB", "took"):
         table.add_column(name, justify="right")
     for name, (plan, seconds) in rows.items():
         if plan is None:
@@ -113,9 +112,9 @@ def all_table(rows: Mapping[str, tuple[RecipePlan | None, float]]) -> Table:
         table.add_row(
             name,
             f"{plan.model.positions_per_second:.3g}",
-            f"{plan.model.num_parameters / 1e6:,.0f} M",
-            f"{plan.model.stages[-1].num_trained / 1e6:,.1f} M",
-            f"{max(stage.total for stage in plan.memory) / 2**30:,.1f} GiB",
+            f"{plan.model.num_parameters / 1e6:,.0f}",
+            f"{plan.model.stages[-1].num_trained / 1e6:,.1f}",
+            f"{max(stage.total for stage in plan.memory) / 2**30:,.1f}",
             f"{seconds:.1f} s",
             style="red" if plan.model.problems else None,
         )

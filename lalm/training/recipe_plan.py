@@ -64,7 +64,7 @@ def plan_recipe(
         ModelError: if a base cannot be found, or parts do not fit together.
         DataError: if the data cannot be trained on.
     """
-    path = cache_folder() / "plans" / f"{plan_key(recipe)}.json"
+    path = _place(recipe)
     if not fresh and (found := _stored(path)) is not None:
         return found
     plan = _computed(recipe, has_data, report)
@@ -75,6 +75,15 @@ def plan_recipe(
     except OSError:
         pass  # Where nothing can be kept, it is computed again next time.
     return plan
+
+
+def is_planned(recipe: Recipe) -> bool:
+    """Whether `plan_recipe` has a plan of the recipe to read."""
+    return _stored(_place(recipe)) is not None
+
+
+def _place(recipe: Recipe) -> Path:
+    return cache_folder() / "plans" / f"{plan_key(recipe)}.json"
 
 
 def plan_key(recipe: Recipe) -> str:
