@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import setuptools  # noqa: F401  first, as torch's compiler reads it: after others of the tests it refuses to be imported
 import soundfile
 
 from lalm.data.records import Record, write_records

@@ -24,7 +24,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = int(os.environ.get("LIMIT_SECONDS", "300"))
-ABORTED = -signal.SIGABRT
+CRASHED = {-signal.SIGABRT, -signal.SIGSEGV}
 """Of several hundred runs of two processes one ends so, without a word, in gloo's communication (torch 2.13). As with
 `torchrun --max-restarts 1` the run is started once more, goes on at its last checkpoint, and is said to have been."""
 MOMENTS = ("step", "publish", "finish")
@@ -56,7 +56,7 @@ class Runs:
         asked = {"recipe": str(file), "processes": processes, "log": str(log), **request}
         answer = self._ask(asked)
         said = log.read_text(encoding="utf-8", errors="replace")
-        if processes > 1 and not fails and ABORTED in answer["codes"]:
+        if processes > 1 and not fails and CRASHED & set(answer["codes"]):
             warnings.warn(f"{log}: {answer['codes']}, started again\n{said}", stacklevel=2)
             answer = self._ask(asked)
             said = log.read_text(encoding="utf-8", errors="replace")
