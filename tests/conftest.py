@@ -98,3 +98,12 @@ def tiny_data(tmp_path: Path) -> Path:
 def tiny_recipe(tiny_data: Path, tmp_path: Path) -> Recipe:
     """recipes/tiny.yaml on `tiny_data`, with a run folder of the test's own."""
     return load_recipe("tiny", [f"data.folder={tiny_data}", f"output.folder={tmp_path / 'run'}"])
+
+
+@pytest.fixture
+def torch_compiles() -> None:
+    """Skips the test where torch cannot compile (no C++ compiler, no headers of Python), with its reason."""
+    from lalm.model.compiled_layers import _why_no_compiler
+
+    if (reason := _why_no_compiler()) is not None:
+        pytest.skip(reason)

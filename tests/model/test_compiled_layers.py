@@ -77,6 +77,7 @@ def far(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch_compiles")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_losses_and_gradients_are_the_eager_layers(family: str, graphs):
     eager = decoder(family).train()
@@ -94,6 +95,7 @@ def test_losses_and_gradients_are_the_eager_layers(family: str, graphs):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch_compiles")
 def test_in_bfloat16_they_are_as_near_to_exact_ones(graphs):
     exact, eager = decoder().train(), decoder(dtype=torch.bfloat16).train()
     exact.load_state_dict(eager.state_dict())
@@ -106,6 +108,7 @@ def test_in_bfloat16_they_are_as_near_to_exact_ones(graphs):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch_compiles")
 def test_in_eval_mode_they_are_the_eager_layers_to_the_bit():
     eager = decoder()
     compiled = copy.deepcopy(eager)

@@ -34,6 +34,7 @@ def losses(folder) -> list[float]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch_compiles")
 def test_a_compiled_run_has_the_eager_losses(make_recipe, capsys):
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
@@ -50,6 +51,7 @@ def test_a_compiled_run_has_the_eager_losses(make_recipe, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("torch_compiles")
 @pytest.mark.parametrize(("pays_from", "is_compiled"), [(7, False), (6, True)])
 def test_auto_compiles_where_a_stage_is_long_enough(make_recipe, capsys, monkeypatch, pays_from, is_compiled):
     compiled = []
