@@ -208,7 +208,7 @@ def ask_block(block: Block, *, contexts: Mapping[Split, Context], recipe: DataRe
         contexts[block.split],
         block.quotas,
         recipe.seed,
-        rounds=recipe.rounds,
+        rounds=recipe.rounds(block.split),
         languages=recipe.questions.languages,
     )
     for row in asked.rows:

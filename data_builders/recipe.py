@@ -92,7 +92,8 @@ class Questions(Part):
     records: dict[Split, dict[str, Count]]
     """Of each split, how many records of each task."""
     rounds: dict[str, PositiveInt] = Field(default_factory=dict)
-    """How often one clip may be asked by a task, in other words; tasks that are not named have theirs."""
+    """How often one clip may be asked by a task, in other words. A task that is not named asks a training clip as
+    often as `ROUNDS` says, and a held-out one once."""
     languages: tuple[str, ...] = (ENGLISH,)
     """Languages of the questions; answers are English."""
     block_clips: PositiveInt | None = None
@@ -189,10 +190,9 @@ class DataRecipe(Part):
             effects=EffectShares(**{name: getattr(self.scenes, name) for name in EffectShares.__dataclass_fields__}),
         )
 
-    @property
-    def rounds(self) -> dict[str, int]:
-        """How often each task may ask a clip."""
-        return {**ROUNDS, **self.questions.rounds}
+    def rounds(self, split: Split) -> dict[str, int]:
+        """How often each task may ask a clip; a held-out one once, where the recipe does not name the task."""
+        return {**(ROUNDS if split == "train" else {}), **self.questions.rounds}
 
 
 def _unknown(kind: str, value: str, accepted: tuple[str, ...]) -> str:

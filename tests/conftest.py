@@ -103,7 +103,7 @@ def tiny_recipe(tiny_data: Path, tmp_path: Path) -> Recipe:
 @pytest.fixture
 def torch_compiles() -> None:
     """Skips the test where torch cannot compile (no C++ compiler, no headers of Python), with its reason."""
-    from lalm.model.compiled_layers import _why_no_compiler
+    from lalm.model.compiled_layers import why_no_compiler
 
-    if (reason := _why_no_compiler()) is not None:
+    if (reason := why_no_compiler()) is not None:
         pytest.skip(reason)

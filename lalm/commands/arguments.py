@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A recipe file, or the name of a shipped one (`lalm recipes list`).")
-]
+_RECIPE_HELP = "A recipe file, or the name of a shipped one (`lalm recipes list`)."
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=_RECIPE_HELP)]
+OptionalRecipeArgument = Annotated[str | None, typer.Argument(metavar="RECIPE", help=_RECIPE_HELP, show_default=False)]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run, such as runs/quickstart.")]
 OverridesArgument = Annotated[
     list[str] | None,

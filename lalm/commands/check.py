@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lalm.commands.arguments import OverridesArgument, TinyOption
+from lalm.commands.arguments import OptionalRecipeArgument, OverridesArgument, TinyOption
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,14 +19,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    recipe: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RECIPE",
-            help="A recipe file, or the name of a shipped one (`lalm recipes list`).",
-            show_default=False,
-        ),
-    ] = None,
+    recipe: OptionalRecipeArgument = None,
     overrides: OverridesArgument = None,
     tiny: TinyOption = False,
     machine: Annotated[
@@ -113,16 +106,21 @@ def check_all(*, tiny: bool = False, fresh: bool = False) -> list[str]:
     from lalm.resources import list_shipped
     from lalm.training.recipe_plan import is_planned, plan_recipe
 
-    names = [Path(file).stem for file in list_shipped("recipes")]
+    errors = Console(stderr=True)
     rows: dict[str, tuple[RecipePlan | None, float]] = {}
-    problems = []
-    if fresh or not all(is_planned(load_recipe(name, tiny=tiny)) for name in names):
-        with Console(stderr=True).status("Reading torch and transformers ..."):
+    recipes, problems = {}, []
+    for name in (Path(file).stem for file in list_shipped("recipes")):
+        try:
+            recipes[name] = load_recipe(name, tiny=tiny)
+        except LalmError as error:
+            problems.append(f"{name}: {error}")
+            rows[name] = None, 0.0
+    if fresh or not all(is_planned(recipe) for recipe in recipes.values()):
+        with errors.status("Reading torch and transformers ..."):
             importlib.import_module("lalm.model.memory_plan")  # once, and not the first recipe's time
-    for name in track(names, "check", console=Console(stderr=True), transient=True):
+    for name, recipe in track(recipes.items(), "check", total=len(recipes), console=errors, transient=True):
         started, plan = time.perf_counter(), None
         try:
-            recipe = load_recipe(name, tiny=tiny)
             plan = plan_recipe(recipe, has_data=not missing_sources(recipe), fresh=fresh)
             problems += [f"{name}: {problem}" for problem in plan.model.problems]
         except LalmError as error:

@@ -28,7 +28,8 @@ FAMILIES = ("llama", "qwen2", "qwen3")
 """Whose layers `auto` compiles: those that are tested so."""
 PAYS_FROM_STEPS = 300
 """Decoder passes of a stage from which `auto` compiles."""
-_ORIGINAL = "_lalm_eager_forward"
+_COMPILED = "_lalm_compiled"
+"""What marks a layer whose `forward` was replaced."""
 
 
 def why_not_compiled(model: PreTrainedModel) -> str | None:
@@ -43,7 +44,20 @@ def why_not_compiled(model: PreTrainedModel) -> str | None:
         return "its weights are dealt out over processes"
     if getattr(model, "is_quantized", False):
         return "it is quantised"
-    return _why_no_compiler()
+    return why_no_compiler()
+
+
+@functools.cache
+def why_no_compiler() -> str | None:
+    """Why torch cannot compile on this machine; None where it can. It is tried: torch needs a C++ compiler and Python's
+    headers, and says what it misses only when it compiles."""
+    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
+    try:
+        torch.compile(lambda x: (x * 2 + 1).cos())(torch.ones(64))
+    except Exception as error:  # whatever the compiler's tools raise
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return f"torch cannot compile here ({type(error).__name__}: {lines[0] if lines else ''})"
+    return None
 
 
 def is_tested_family(model: PreTrainedModel) -> bool:
@@ -61,22 +75,17 @@ def compile_layers(model: PreTrainedModel) -> None:
     if (reason := why_not_compiled(model)) is not None:
         raise ModelError(f"language_model.compile: layers: {reason}. Use auto or none.")
     for layer in decoder_layers(model):
-        if not hasattr(layer, _ORIGINAL):
-            setattr(layer, _ORIGINAL, layer.forward)
+        if not hasattr(layer, _COMPILED):
+            setattr(layer, _COMPILED, True)
             layer.forward = _in_training(layer, layer.forward)
 
 
 def leave_layers(model: PreTrainedModel) -> None:
-    """Takes `compile_layers` back, in place."""
-    for layer in decoder_layers(model):
-        if hasattr(layer, _ORIGINAL):
+    """Takes `compile_layers` back, in place; nothing where it was not called."""
+    for layer in model.modules():
+        if hasattr(layer, _COMPILED):
             del layer.forward
-            delattr(layer, _ORIGINAL)
-
-
-def are_compiled(model: PreTrainedModel) -> bool:
-    """Whether `compile_layers` was called on the model."""
-    return all(hasattr(layer, _ORIGINAL) for layer in decoder_layers(model))
+            delattr(layer, _COMPILED)
 
 
 def _in_training(layer: nn.Module, eager: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,15 +96,3 @@ def _in_training(layer: nn.Module, eager: Callable[..., Any]) -> Callable[..., A
         return (compiled if layer.training else eager)(*args, **kwargs)
 
     return forward
-
-
-@functools.cache
-def _why_no_compiler() -> str | None:
-    """Tries: torch needs a C++ compiler and Python's headers, and says what it misses only when it compiles."""
-    logging.getLogger("torch._inductor").setLevel(logging.ERROR)
-    try:
-        torch.compile(lambda x: (x * 2 + 1).cos())(torch.ones(64))
-    except Exception as error:  # whatever the compiler's tools raise
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return f"torch cannot compile here ({type(error).__name__}: {lines[0] if lines else ''})"
-    return None

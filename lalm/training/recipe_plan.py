@@ -14,6 +14,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def plan_recipe(
 
 def is_planned(recipe: Recipe) -> bool:
     """Whether `plan_recipe` has a plan of the recipe to read."""
-    return _stored(_place(recipe)) is not None
+    return _place(recipe).is_file()
 
 
 def _place(recipe: Recipe) -> Path:
@@ -121,6 +122,7 @@ def _stamp(path: Path) -> list[object]:
     return [str(path.absolute()), state.st_size, state.st_mtime_ns]
 
 
+@cache
 def _own_source() -> str:
     folder = Path(lalm.__file__).parent
     total = hashlib.sha256()

@@ -226,14 +226,15 @@ def _compile(run: _Run, section: StageSection, data: StageData) -> None:
     if "language_model" not in section.objective_weights():
         return
     passes = data.plan.num_steps * data.plan.gradient_accumulation_steps
-    pays = passes >= PAYS_FROM_STEPS and recipe.keeps_layers_eager() is None and is_tested_family(decoder)
+    could = decoder.device.type == "cpu" and recipe.keeps_layers_eager() is None and is_tested_family(decoder)
+    pays = could and passes >= PAYS_FROM_STEPS
     reason = why_not_compiled(decoder) if wanted == "auto" and pays else None
     if reason is not None:
         say(run.console, f"The decoder's layers are not compiled: {reason}.")
     if wanted == "layers" or (wanted == "auto" and pays and reason is None):
         say(run.console, "The decoder's layers are compiled: the first steps take up to a minute longer.")
         compile_layers(decoder)
-    elif not recipe.language_model.cross_attention and not decoder.config.is_encoder_decoder:
+    else:
         leave_layers(decoder)
 
 

@@ -30,7 +30,8 @@ def test_what_is_not_written_has_its_default(tmp_path):
     assert (recipe.seed, recipe.output.form, recipe.filters) == (4, "parquet", ())
     assert recipe.size.scenes == {"train": 3, "validation": 0, "test": 0}
     assert recipe.size.effects.background == 0.5
-    assert recipe.rounds["scene_order"] == 3
+    assert recipe.rounds("train")["scene_order"] == 3
+    assert "scene_order" not in recipe.rounds("test")
 
 
 def test_every_problem_is_told_at_once_with_the_nearest_key(tmp_path):
