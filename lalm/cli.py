@@ -86,6 +86,7 @@ def start() -> None:
     """`main` in a process of its own, in which `lalm check` leaves out what it does not need."""
     if not sys.stderr.isatty():  # In a file, the bars of weights being read stand in the way of what is said.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TQDM_DISABLE", "1")
     if sys.argv[1:2] == ["check"]:
         sys.modules.update(dict.fromkeys(NOT_FOR_CHECK))  # type: ignore[arg-type]
     main()

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.console import Console
@@ -77,7 +78,8 @@ class StageLog(TrainerCallback):
         if self._progress is not None:
             self._progress.update(self._task, completed=state.global_step, numbers=self._numbers())
         elif state.global_step % self.every_steps == 0 or state.global_step in (1, state.max_steps):
-            left = (state.max_steps - state.global_step) * self._sum("seconds") / len(self._recent)
+            # Their median, as the first step waits for a compiler and others for a checkpoint to be written.
+            left = (state.max_steps - state.global_step) * median(row["seconds"] for row in self._recent)
             say(
                 self.console,
                 f"{self.stage} {state.global_step}/{state.max_steps}  {self._numbers()}  {_clock(left)} left",
