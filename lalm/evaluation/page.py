@@ -55,8 +55,8 @@ svg polyline.stage2 { stroke:var(--good) } svg polyline.stage3 { stroke:var(--ma
 svg text.stage0 { fill:var(--model) } svg text.stage1 { fill:var(--swapped) }
 svg text.stage2 { fill:var(--good) } svg text.stage3 { fill:var(--majority) }
 img.curve { width:100%; border-radius:8px }
-.grids { display:grid; grid-template-columns:repeat(auto-fit,minmax(320px,1fr)); gap:16px }
-.grids .card { overflow-x:auto } .grids .wide { grid-column:1/-1 } .card h3 { margin:0 0 10px; font-size:15px }
+.grids { display:flex; flex-wrap:wrap; align-items:flex-start; gap:16px }
+.grids .card { max-width:100%; overflow-x:auto } .card h3 { margin:0 0 10px; font-size:15px }
 table.confusion { border-collapse:separate; border-spacing:2px; font-size:12.5px; font-variant-numeric:tabular-nums }
 .confusion th { font-weight:500; color:var(--soft); text-align:right; padding:2px 6px; white-space:nowrap;
   max-width:130px; overflow:hidden; text-overflow:ellipsis }

@@ -198,10 +198,6 @@ def read_losses(path: Path) -> list[Curve]:
     return [Curve(name, steps, values) for name, (steps, values) in stages.items()]
 
 
-MOST_BESIDE = 7
-"""A matrix of more columns has the width of the page."""
-
-
 def confusions(predictions: Sequence[Mapping[str, Any]]) -> str:
     """A truth-by-reply table of each task whose answers are few."""
     tasks: dict[str, list[Mapping[str, Any]]] = {}
@@ -235,7 +231,6 @@ def _as_class(row: Mapping[str, Any]) -> tuple[str, str]:
 
 def _confusion(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
     truths, columns, counts = count_confusions(rows)
-    wide = " wide" if len(columns) > MOST_BESIDE else ""
     if not 2 <= len(truths) <= MAX_CONFUSION_CLASSES or len(rows) < 2 * len(truths):
         return ""
     head = "".join(f"<th><span>{_text(column)}</span></th>" for column in columns)
@@ -250,8 +245,7 @@ def _confusion(task: str, rows: Sequence[Mapping[str, Any]]) -> str:
             cells += f'<td class="{kind}"{shade}>{count}</td>'
         body += f"<tr><th>{_text(truth)}</th>{cells}</tr>"
     return (
-        f'<div class="card{wide}"><h3>{_text(task)}</h3>'
-        f'<table class="confusion"><thead><tr><th></th>{head}</tr></thead>'
+        f'<div class="card"><h3>{_text(task)}</h3><table class="confusion"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
