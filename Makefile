@@ -97,7 +97,7 @@ fetch-real: install-dev
 
 # Two workers of one thread each; quick tests come first (tests/conftest.py). Exit status 5 says that none was selected.
 test: lint fetch-real
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(VENV)/bin/python -m pytest -n 2 --durations=15 $(PYTEST) \
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(VENV)/bin/python -m pytest -n 2 --dist worksteal --durations=25 $(PYTEST) \
 	  || { status=$$?; [ $$status -eq 5 ] && echo "No test was selected." || exit $$status; }
 
 clean:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what this machine cannot run, with the reason, and puts slow tests last."""
+    """Skips what this machine cannot run, with the reason, and puts slow tests last, of these the longest first."""
     no_models, no_corpora, no_gpu = missing_models(), missing_corpora(), None
     for item in items:
         if mark := item.get_closest_marker("real"):
@@ -31,7 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             no_gpu = missing_gpu() if no_gpu is None else no_gpu
             if no_gpu:
                 item.add_marker(pytest.mark.skip(reason=no_gpu))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    items.sort(key=_length)
+
+
+def _length(item: pytest.Item) -> tuple[bool, float]:
+    slow = item.get_closest_marker("slow")
+    return slow is not None, -slow.kwargs.get("seconds", 0) if slow else 0
 
 
 def missing_models() -> str:

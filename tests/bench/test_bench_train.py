@@ -174,7 +174,7 @@ def test_the_command_refuses(monkeypatch, capsys, arguments: tuple[str, ...], me
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_the_command_measures_and_draws(monkeypatch, capsys, tmp_path: Path):
     options = ["--size", "tiny", "--clips", "2", "--questions", "2", "--seconds", "0.3-1", "--no-switches"]
     files = ["--no-growth", "--json", str(tmp_path / "out.json"), "--plots", str(tmp_path)]

@@ -94,7 +94,7 @@ def test_a_row_counts_preparation_in_the_seconds():
     assert made["peak_memory_bytes"] == 7
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=40)
 def test_one_peer_is_compared_in_one_run(tmp_path: Path):
     options = PeersOptions(TINY, questions=(1,), num_clips=2, peers=("granite_speech",), clip_seconds=(0.3, 1.0))
     results = compare_peers(options, Console(quiet=True))

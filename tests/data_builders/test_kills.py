@@ -5,10 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from forked import start
 from invented_corpora import differing_files, invented_clips, tiny_recipe
 
 from data_builders.clips import seeded
@@ -20,7 +20,7 @@ KILLS = 20
 CHANGES = {"questions": {"block_clips": 40}, "output": {"form": "parquet", "rows_per_shard": 60}, "dedupe": {}}
 TWO_WORKERS = "import sys, test_kills; test_kills.build(test_kills.Path(sys.argv[1]), 2)"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=60)
 
 
 def build(out, workers=1):
@@ -32,7 +32,7 @@ def whole(tmp_path_factory):
     """A set that nobody disturbed, and the seconds that it took in a fresh process."""
     out = tmp_path_factory.mktemp("whole") / "set"
     started = time.monotonic()
-    process = start(out)
+    process = start(build, out)
     process.join()
     assert process.exitcode == 0
     return out, time.monotonic() - started
@@ -46,7 +46,7 @@ def test_twenty_kills_lose_no_row_and_double_none(whole, tmp_path):
     kills = finished = 0
     while kills < KILLS or not finished:
         out = tmp_path / f"set-{finished}"
-        process = start(out)
+        process = start(build, out)
         process.join(rng.uniform(0, seconds * 0.9) if kills < KILLS else None)
         if process.is_alive():
             process.kill()
@@ -75,15 +75,6 @@ def test_workers_end_with_a_killed_parent_and_the_next_run_finishes(whole, tmp_p
             assert ends(process.pid)
     build(out)
     assert differing_files(whole[0], out) == []
-
-
-def start(out):
-    """A build in a process forked from a server that has imported the builder."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(["data_builders.pipeline", "sklearn.linear_model"])
-    process = context.Process(target=build, args=(out,))
-    process.start()
-    return process
 
 
 def parts(folder):

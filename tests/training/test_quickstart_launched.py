@@ -15,7 +15,7 @@ from data_builders.pipeline import build_set
 from data_builders.recipe_reading import load_data_recipe
 from lalm.training.metrics import read_metrics
 
-pytestmark = [pytest.mark.slow, pytest.mark.real("models", "corpora")]
+pytestmark = [pytest.mark.slow(seconds=90), pytest.mark.real("models", "corpora")]
 
 TASKS = (
     *("transcription", "spoken_language", "spoken_digit", "spoken_letter", "spoken_word", "sound_name"),

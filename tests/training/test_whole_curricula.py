@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from lalm.training.metrics import read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow(seconds=40)
 needs_deepspeed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed")
 ZERO_2, ZERO_3 = ([f"deepspeed={{zero_optimization: {{stage: {stage}}}}}"] for stage in (2, 3))
 RESUMED = 1e-6

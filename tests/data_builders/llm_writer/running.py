@@ -40,10 +40,15 @@ def run_writer(
         return write_rows(facts, work, endpoint, replies, chosen, breaker=breaker, calls_helpers=calls_helpers)
 
 
+def write_arguments(facts: Path, out: Path, url: str, *options: str) -> list[str]:
+    """Those of `lalm data write`."""
+    return ["write", str(facts), "-o", str(out), "--endpoint", url, *options]
+
+
 def write_command(facts: Path, out: Path, url: str, *options: str) -> list[str]:
     """The command line of `lalm data write` in a process of its own."""
     program = "from data_builders.cli import main; main()"
-    return [sys.executable, "-c", program, "write", str(facts), "-o", str(out), "--endpoint", url, *options]
+    return [sys.executable, "-c", program, *write_arguments(facts, out, url, *options)]
 
 
 def paid_keys(journal: Path) -> set[str]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from forked import start_data_command
 from invented_facts import invented, write_facts, written_pairs
-from running import paid_keys, run_writer, write_command
+from running import paid_keys, run_writer, write_arguments, write_command
 from stub_endpoint import FAULTS, StubEndpoint, so_many_faults
 
 from data_builders.llm_writer.budget import Prices
@@ -208,7 +207,7 @@ def test_the_slots_are_kept_full(tmp_path):
     print(f"busy: {written.busy_share:.3f}")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_a_thousand_faults_lose_nothing_and_double_nothing(tmp_path):
     facts = [invented(n) for n in range(800)]
     with StubEndpoint(written_pairs) as stub:
@@ -223,35 +222,28 @@ def test_a_thousand_faults_lose_nothing_and_double_nothing(tmp_path):
     print(f"busy through 1,000 faults: {written.busy_share:.3f}; {written.requests} attempts")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=30)
 def test_twenty_kills_lose_nothing_and_pay_nothing_twice(tmp_path):
     facts = write_facts(tmp_path / "facts.jsonl", 600)
     rng = random.Random(0)
     journal = tmp_path / "rows.journal.jsonl"
 
-    def command(url: str) -> list[str]:
-        return write_command(facts, tmp_path / "rows.jsonl", url, "--model", "stub", "--concurrency", "4")
-
+    options = "--model", "stub", "--concurrency", "4"
     with StubEndpoint(written_pairs, delay_seconds=0.01) as stub:
         for _ in range(20):
             paid, before = paid_keys(journal), len(stub.keys)
-            process = subprocess.Popen(
-                command(stub.url),
-                cwd=ROOT,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+            process = start_data_command(*write_arguments(facts, tmp_path / "rows.jsonl", stub.url, *options))
             wanted = before + rng.randint(1, 30)
-            while len(stub.keys) < wanted and process.poll() is None:
+            while len(stub.keys) < wanted and process.is_alive():
                 time.sleep(0.001)
             time.sleep(rng.uniform(0, 0.02))
-            assert process.poll() is None, "the run ended before it was killed: give it more clips"
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
+            assert process.is_alive(), "the run ended before it was killed: give it more clips"
+            process.kill()
+            process.join()
             assert not paid & set(stub.keys[before:]), "a reply in the journal was paid for again"
         paid, before = paid_keys(journal), len(stub.keys)
-        done = subprocess.run(command(stub.url), cwd=ROOT, capture_output=True, text=True, check=False)
+        command = write_command(facts, tmp_path / "rows.jsonl", stub.url, *options)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert not paid & set(stub.keys[before:])
     ids = [record.id for record in read_records(tmp_path / "rows.jsonl")]

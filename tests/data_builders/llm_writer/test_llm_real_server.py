@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -23,8 +21,9 @@ from typing import Any
 
 import pytest
 from faulty_proxy import FaultyProxy
+from forked import start_data_command
 from invented_facts import write_facts
-from running import paid_keys, write_command
+from running import paid_keys, write_arguments, write_command
 from stub_endpoint import FAULTS, so_many_faults
 
 from data_builders.filters.grounding import Grounding
@@ -93,13 +92,13 @@ def write_through_faults(
             paid, before = paid_keys(journal), len(proxy.keys)
             wanted = len(paid) + rng.randint(1, 2 * replies_a_kill)
             with serve() as proxy.upstream:
-                process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                while len(paid_keys(journal)) < wanted and process.poll() is None:
+                process = start_data_command(*write_arguments(facts, out, proxy.url, *options))
+                while len(paid_keys(journal)) < wanted and process.is_alive():
                     time.sleep(0.05)
                 time.sleep(rng.uniform(0, 0.5))
-                assert process.poll() is None, "the run ended before it was killed: give it more facts"
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
+                assert process.is_alive(), "the run ended before it was killed: give it more facts"
+                process.kill()
+                process.join()
             assert not paid & set(proxy.keys[before:]), "a reply in the journal was paid for again"
         paid, before = paid_keys(journal), len(proxy.keys)
         with serve() as proxy.upstream:
@@ -163,7 +162,7 @@ def served(*before: str) -> Iterator[str]:
 
 
 @needs_server
-@pytest.mark.slow
+@pytest.mark.slow(seconds=100)
 @pytest.mark.real("models")
 def test_a_real_model_writes_through_faults_and_kills(tmp_path):
     facts = write_facts(tmp_path / "facts.jsonl", 14)
