@@ -352,7 +352,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             candidates = self.get_input_embeddings()(objective_items["candidate_ids"]).detach()
         losses |= alignment_losses(
             self.objective_heads,
-            (positions, num_positions),
+            (positions, num_positions - self.multi_modal_projector.num_summaries),
             (states, num_steps),
             candidates,
             objective_items,

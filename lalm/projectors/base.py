@@ -15,11 +15,13 @@ class Projector(nn.Module):
     Attributes:
         num_layer_inputs: layers of the encoder that `states` holds; above 1 they are `[B, layers, T, E]`, the last
             layer last.
+        num_summaries: positions behind a clip's others that stand for all of it, and for no stretch of it.
         reads_question: whether `forward` also takes the question of each clip as embeddings of the decoder's table,
             `question [B, K, D]` and `question_lengths [B]`.
     """
 
     num_layer_inputs: int = 1
+    num_summaries: int = 0
     reads_question: bool = False
 
     @property

@@ -30,8 +30,10 @@ class MlpProjector(Projector):
         normalise: bool,
         bias: bool = True,
         layers_read: int = 1,
+        ends_with_mean: bool = False,
     ):
         super().__init__()
+        self.num_summaries = int(ends_with_mean)
         self.stack_steps, self.num_layer_inputs = stack_steps, layers_read
         self.norm_in = nn.LayerNorm(encoder_width) if normalise else nn.Identity()
         widths = [encoder_width * layers_read * stack_steps, *[hidden_size] * (num_layers - 1), decoder_width]
@@ -52,4 +54,11 @@ class MlpProjector(Projector):
         windows = pack_windows(self.norm_in(states).flatten(2), num_steps, self.stack_steps)
         vectors = self.norm_out(self.layers(windows.flatten(1)))
         num_positions = torch.div(num_steps + self.stack_steps - 1, self.stack_steps, rounding_mode="floor")
-        return unpack(vectors, num_positions, max(1, -(-states.shape[1] // self.stack_steps))), num_positions
+        positions = unpack(vectors, num_positions, max(1, -(-states.shape[1] // self.stack_steps)))
+        if not self.num_summaries:
+            return positions, num_positions
+        clips = torch.arange(len(num_steps), device=vectors.device)
+        sums = vectors.new_zeros(len(clips), vectors.shape[-1])
+        sums = sums.index_add(0, clips.repeat_interleave(num_positions), vectors)  # in the same order beside any clip
+        positions = nn.functional.pad(positions, (0, 0, 0, 1))
+        return positions.index_put((clips, num_positions), sums / num_positions[:, None]), num_positions + 1

@@ -98,13 +98,16 @@ class MlpSection(ProjectorSection):
     """Of the linear layers."""
     layers_read: int = Field(default=1, ge=1, le=64)
     """Layers of the encoder side by side on the width (its `layers: [...]` with `layers_as: separate`)."""
+    ends_with_mean: bool = False
+    """One position more: the mean of a clip's others. The contrastive objective brings that mean to the clip's text."""
 
     @property
     def num_layer_inputs(self) -> int:
         return self.layers_read
 
     def length_rule(self) -> LengthRule:
-        return Windows(size=self.stack_steps)
+        windows = Windows(size=self.stack_steps)
+        return Parallel(rules=(windows, Constant(outputs=1)), join="sum") if self.ends_with_mean else windows
 
 
 class LinearSection(ProjectorSection):

@@ -10,6 +10,7 @@ from lalm.data.clips import ClipStore
 from lalm.data.dataset import build_stage_data
 from lalm.model.build import build_model
 from lalm.model.objectives import classification_loss
+from lalm.recipe.projectors import MlpSection
 from lalm.recipe.schema import LearningRates, ObjectiveWeights
 from lalm.training.stages import enter_stage
 
@@ -20,13 +21,13 @@ WEIGHTS = {"language_model": 1.0, "contrastive": 0.5, "matching": 0.25, "classif
 def made(tiny_recipe):
     """`made(weights)`: model and first micro-batch of a stage with these objectives."""
 
-    def make(weights, **changes):
+    def make(weights, projector=None, **changes):
         has_heads = {"matching", "classification"} & set(weights)
         rates = LearningRates(projector=0.01, heads=0.01 if has_heads else None)
         section = tiny_recipe.stages[0].model_copy(
             update={"objectives": ObjectiveWeights(**weights), "learning_rates": rates, **changes}
         )
-        recipe = tiny_recipe.model_copy(update={"stages": (section,)})
+        recipe = tiny_recipe.model_copy(update={"stages": (section,), "projector": projector or tiny_recipe.projector})
         model, processor = build_model(recipe)
         data = build_stage_data(recipe, 0, processor, ClipStore(processor.sampling_rate))
         enter_stage(model, section, num_classes=len(data.classes), seed=3)
@@ -73,6 +74,20 @@ def alignment_only(model, name, audio, items) -> float:
     heads.matching, heads.classification = kept
     assert set(output.losses) == {name}
     return output.loss.item()
+
+
+def test_the_mean_behind_a_clip_is_no_stretch_of_it(made):
+    """Spans and the pooled clip are of the other positions; the decoder reads the mean too."""
+    losses = []
+    for ends_with_mean in (False, True):
+        section = MlpSection(stack_steps=2, hidden_size=8, ends_with_mean=ends_with_mean)
+        model, data = made({"language_model": 1.0, "contrastive": 0.5}, projector=section)
+        batch = data.dataset[0]
+        batch["objective_items"]["span_starts"] = torch.full_like(batch["objective_items"]["span_starts"], 0.6)
+        losses.append(model(**batch).losses)
+    without, with_mean = losses
+    assert with_mean["contrastive"].item() == pytest.approx(without["contrastive"].item(), rel=1e-5)
+    assert with_mean["language_model"].item() != pytest.approx(without["language_model"].item(), rel=1e-5)
 
 
 def test_all_trained_parts_get_gradients_and_no_others(made):

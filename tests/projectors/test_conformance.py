@@ -28,6 +28,7 @@ SMALL = {
         {"stack_steps": 1, "hidden_size": 8, "num_layers": 1, "normalise": False},
         {"stack_steps": 4, "hidden_size": 8, "num_layers": 3, "activation": "gelu"},
         {"stack_steps": 3, "hidden_size": 8, "layers_read": 2},
+        {"stack_steps": 3, "hidden_size": 8, "ends_with_mean": True},
         {"stack_steps": 4, "hidden_size": 16, "activation": "gelu", "normalise": False, "bias": False},
     ],
     "linear": [{"pool_steps": 4, "input_norm": "affine"}, {"pool_steps": 2, "input_norm": "plain", "input_scale": 0.5}],
@@ -209,3 +210,11 @@ def test_an_impossible_head_count_is_refused():
         make("transformer", {"num_heads": 7})
     with pytest.raises(ValueError, match="encoder of width 24 cannot be read by num_heads 5"):
         make("aggregator", {"hidden_size": 10, "num_heads": 5})
+
+
+def test_an_mlp_can_end_with_the_mean_of_a_clips_positions():
+    projector, _ = make("mlp", {"stack_steps": 3, "hidden_size": 8, "ends_with_mean": True})
+    positions, num_positions = projector(states_for(projector, 2, 10), torch.tensor([10, 2]))
+    assert num_positions.tolist() == [5, 2]
+    assert torch.allclose(positions[0, 4], positions[0, :4].mean(dim=0), atol=1e-6)
+    assert torch.equal(positions[1, 1], positions[1, 0])
