@@ -38,6 +38,7 @@ demo:
 	$(call phase,fetch base models,$(LALM) models fetch whisper-base smollm2-135m-instruct)
 	$(call phase,fetch recordings,$(check_all) & $(LALM) data fetch quickstart; wait)
 	$(call phase,build the data,$(LALM) data build quickstart -o $(DATA))
+	$(call phase,check,$(LALM) check $(RECIPE) data.folder=$(DATA) output.folder=$(RUN))
 	$(call phase,train,$(LALM) train $(RECIPE) data.folder=$(DATA) output.folder=$(RUN))
 	$(call phase,evaluate,$(LALM) evaluate $(RUN))
 	$(call phase,ask about a held-out clip,$(ask))
