@@ -78,7 +78,7 @@ def judge(
             client = Client(answering, replies, limits)
             waiting, why = asyncio.run(asked(client))
             if waiting:
-                text = f"{waiting} records wait for a verdict: {why}. The same command goes on with them."
+                text = f"{waiting} records wait for a verdict: {why.rstrip('.')}. The same command goes on with them."
                 typer.secho(text, fg="yellow", err=True)
                 raise typer.Exit(options.UNFINISHED)
             run_and_write(file, out, [JudgePass(ServedJudge(client))])

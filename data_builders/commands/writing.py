@@ -180,7 +180,8 @@ def _print_written(written: Written, job: WritingJob) -> None:
         for reason, count in written.rejected.most_common():
             typer.echo(f"  {count:6d}  {reason}")
     if written.unfinished:
-        text = f"{written.unfinished} clips wait for replies: {written.waits_for}. The same command goes on with them."
+        why = written.waits_for.rstrip(".")
+        text = f"{written.unfinished} clips wait for replies: {why}. The same command goes on with them."
         typer.secho(text, fg="yellow", err=True)
 
 
