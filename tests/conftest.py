@@ -71,6 +71,15 @@ def own_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return folder
 
 
+@pytest.fixture(autouse=True)
+def exact_products(request: pytest.FixtureRequest) -> None:
+    """On a GPU, float32 is multiplied as such: a training before, in the same process, has turned that off."""
+    if request.node.get_closest_marker("gpu"):
+        import torch
+
+        torch.backends.fp32_precision = "ieee"
+
+
 @pytest.fixture
 def tiny_data(tmp_path: Path) -> Path:
     """A folder with train.jsonl: eight clips of tones and noise, a question on each, the last two held out."""

@@ -55,6 +55,25 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def mark() -> torch.cuda.Event | float:
+    """A moment: among the GPU's work, where there is one, else of this process. Waits for nothing."""
+    if not torch.cuda.is_available():
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(begun: torch.cuda.Event | float, ended: torch.cuda.Event | float) -> float:
+    """Between two moments of one kind. Waits until a GPU has come to the second."""
+    if isinstance(begun, torch.cuda.Event) and isinstance(ended, torch.cuda.Event):
+        ended.synchronize()
+        return begun.elapsed_time(ended) / 1000
+    assert isinstance(begun, float)
+    assert isinstance(ended, float)
+    return ended - begun
+
+
 def matrix_flops_per_second(dtype: torch.dtype) -> float:
     """The most that any of some matrix products reaches here, best of several calls each.
 

@@ -2,6 +2,9 @@
 
 Backward time is cut by gradient hooks: from its start to the gradient of the decoder's states it is the loss, from
 there to the gradient of the embeddings it is the decoder, and the rest is the projector.
+
+A GPU is not waited for between the parts, which would keep the next one's kernels from being sent meanwhile: events
+are recorded among the kernels, and read when the step is over.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lalm.bench.machine import synchronize
+from lalm.bench.machine import mark, seconds_between
 from lalm.data.clips import ClipStore
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.processing.processor import LalmProcessor
@@ -33,20 +36,24 @@ class PartTimer:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.work: Counter[str] = Counter()
-        self._mark = 0.0
+        self._mark: Any = None
         self._part = ""
+        self._marks: list[tuple[str, Any, Any]] = []
 
     def take(self) -> tuple[dict[str, float], dict[str, int]]:
         """What was counted, and starts anew."""
+        for part, begun, ended in self._marks:
+            self.seconds[part] += seconds_between(begun, ended)
+        self._marks.clear()
         seconds, work = dict(self.seconds), dict(self.work)
         self.seconds.clear()
         self.work.clear()
         return seconds, work
 
     def watch_inputs(self, clips: ClipStore, processor: LalmProcessor) -> None:
-        """Times decoding and features."""
-        clips.load = self._timed("decode", clips.load)  # type: ignore[method-assign]
-        processor.audio_inputs = self._timed("features", processor.audio_inputs)  # type: ignore[method-assign]
+        """Times decoding and features, which are the processor's work."""
+        clips.load = self._timed("decode", clips.load, time.perf_counter)  # type: ignore[method-assign]
+        processor.audio_inputs = self._timed("features", processor.audio_inputs, time.perf_counter)  # type: ignore[method-assign]
 
     def watch_model(self, model: LalmForConditionalGeneration) -> None:
         """Times encoder, projector, decoder and loss, and counts what they are given."""
@@ -99,22 +106,20 @@ class PartTimer:
 
     def _enter(self, part: str) -> None:
         """The time since the last call belongs to the part that was entered then."""
-        synchronize()
-        now = time.perf_counter()
+        now = mark()
         if self._part:
-            self.seconds[self._part] += now - self._mark
+            self._marks.append((self._part, self._mark, now))
         self._part, self._mark = part, now
 
-    def _timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _timed(self, part: str, function: Callable[..., Any], clock: Callable[[], Any] = mark) -> Callable[..., Any]:
         """Also from a thread of its own, where clips are prepared while the encoder works."""
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
+            started = clock()
             try:
                 return function(*args, **kwargs)
             finally:
-                synchronize()
-                self.seconds[part] += time.perf_counter() - started
+                self._marks.append((part, started, clock()))
 
         return run
 

@@ -26,11 +26,9 @@ class NarrowLora(LoraLinear):
         if name is None:
             return super().forward(x, *args, **kwargs)
         down, up = (cast(nn.Linear, part[name]).weight.to(x.dtype) for part in (self.lora_A, self.lora_B))
-        result = cast(nn.Linear, self.base_layer)(x)
-        added = torch.addmm(
-            result.flatten(0, -2), nn.functional.linear(x, down).flatten(0, -2), up.t(), alpha=self.scaling[name]
-        )
-        return added.view(result.shape)
+        base = cast(nn.Linear, self.base_layer)
+        result = _Beside.apply(x.flatten(0, -2), base.weight, base.bias, down, up, self.scaling[name])
+        return result.unflatten(0, x.shape[:-1])
 
     def _plain_adapter(self, x: Tensor) -> str | None:
         """The adapter's name, where there is one and nothing but LoRA's two products is asked for."""
@@ -40,7 +38,31 @@ class NarrowLora(LoraLinear):
         has_dropout = self.training and not isinstance(self.lora_dropout[name], nn.Identity)
         if has_dropout or name in self.lora_variant or self.lora_bias[name]:
             return None
-        return name if is_whole(cast(nn.Linear, self.lora_A[name]).weight) else None
+        parameters = (cast(nn.Linear, self.lora_A[name]).weight, *self.base_layer.parameters())
+        return name if is_whole(parameters[0]) and not any(item.requires_grad for item in parameters[1:]) else None
+
+
+class _Beside(torch.autograd.Function):
+    """x `[n, in]`, frozen weight `[out, in]` and bias `[out]`, down `[r, in]`, up `[out, r]` -> `[n, out]`.
+
+    The second of two products is added to the first in place, forward and backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scaling: float
+    ) -> Tensor:
+        inner = x @ down.t()
+        ctx.save_for_backward(x, inner, weight, down, up)
+        ctx.scaling = scaling
+        return nn.functional.linear(x, weight, bias).addmm_(inner, up.t(), alpha=scaling)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, inner, weight, down, up = ctx.saved_tensors
+        of_inner = gradient @ up * ctx.scaling
+        of_x = (gradient @ weight).addmm_(of_inner, down) if ctx.needs_input_grad[0] else None
+        return of_x, None, None, of_inner.t() @ x, gradient.t() @ inner * ctx.scaling, None
 
 
 def narrow_adapters(model: nn.Module) -> None:

@@ -1,9 +1,10 @@
 """Attention inside groups on a GPU, without any mask: FlashAttention over segments of any length (arXiv 2307.08691).
 
 Two calls a layer, however many groups there are. In the first, every prefix and every branch is a segment that attends
-to itself causally. In the second, the branches of a group attend to its prefix as a whole. A branch's two results are
-put together by their sums of exponentials, and each backward call is given the result and the sums of the whole, for
-which FlashAttention's formula holds piece by piece.
+to itself causally. In the second, the branches of a group attend to its prefix as a whole, and prefixes to nothing: so
+queries, results and their gradients stay where they are. A position's two results are put together by their sums of
+exponentials, and each backward call is given the result and the sums of the whole, for which FlashAttention's formula
+holds piece by piece.
 """
 
 from __future__ import annotations
@@ -73,18 +74,17 @@ class Segments:
     """`[n]`, their places in the flattened rows; None where nothing is padding."""
     alone: Spans
     """Every prefix and every branch."""
-    branches: Tensor
-    """Places of the branches of groups with a prefix, group by group."""
     prefixes: Tensor
-    """Places of these prefixes."""
+    """Places of the prefixes that branches attend to, group by group."""
     asking: Spans
+    """The same groups' branches, and what lies between them."""
     asked: Spans
-    """The same groups' pieces of `branches` and of `prefixes`."""
+    """What these pieces attend to among `prefixes`: the group's own, and nothing."""
 
     @classmethod
     def of(cls, rows: PackedRows) -> Segments:
-        real, alone, branches, prefixes = [], [], [], []
-        seen = 0
+        real, alone, prefixes, asking, asked = [], [], [], [], []
+        seen = between = 0
         for group in rows.groups:
             start = group.row * rows.row_length + group.start
             real.append(torch.arange(start, start + len(group)))
@@ -92,17 +92,23 @@ class Segments:
             alone += [prefix] * bool(prefix) + [end - first for first, end in group.branches]
             if prefix and group.branches:
                 prefixes.append(torch.arange(seen, seen + prefix))
-                branches.append(torch.arange(seen + prefix, seen + len(group)))
+                asking += [between + prefix, len(group) - prefix]
+                asked += [0, prefix]
+                between = 0
+            else:
+                between += len(group)
             seen += len(group)
+        if between:
+            asking.append(between)
+            asked.append(0)
         device = rows.device
         has_padding = seen < rows.group_ids.numel()
         return cls(
             real=torch.cat(real).to(device) if has_padding else None,
             alone=Spans.of(alone, device),
-            branches=_joined(branches, device),
-            prefixes=_joined(prefixes, device),
-            asking=Spans.of([len(item) for item in branches], device),
-            asked=Spans.of([len(item) for item in prefixes], device),
+            prefixes=torch.cat(prefixes).to(device) if prefixes else torch.zeros(0, dtype=torch.long, device=device),
+            asking=Spans.of(asking, device),
+            asked=Spans.of(asked, device),
         )
 
 
@@ -113,14 +119,14 @@ class _VarlenGroups(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float) -> Tensor:
         query, key, value = (item.contiguous() for item in (query, key, value))
         out, sums, *state = _attend(query, key, value, segments.alone, segments.alone, True, scaling)
-        if len(segments.branches):
-            asking, (keys, values) = query[segments.branches], (item[segments.prefixes] for item in (key, value))
-            on_prefix, prefix_sums, *_ = _attend(asking, keys, values, segments.asking, segments.asked, False, scaling)
-            own_sums = sums[:, segments.branches]
-            total = torch.logaddexp(own_sums, prefix_sums)
-            own, seen = ((part - total).exp_().t()[..., None] for part in (own_sums, prefix_sums))
-            out[segments.branches] = (out[segments.branches] * own).addcmul_(on_prefix, seen).to(out.dtype)
-            sums[:, segments.branches] = total
+        if len(segments.prefixes):
+            keys, values = (item.index_select(0, segments.prefixes) for item in (key, value))
+            on_prefix, prefix_sums, *_ = _attend(query, keys, values, segments.asking, segments.asked, False, scaling)
+            # Of what attends to nothing, the kernel says that the sum is infinite.
+            prefix_sums = prefix_sums.masked_fill(prefix_sums == torch.inf, -torch.inf)
+            total = torch.logaddexp(sums, prefix_sums)
+            share = (prefix_sums - total).exp_().to(out.dtype)
+            out, sums = out.lerp_(on_prefix, share.t()[..., None]), total
         ctx.save_for_backward(query, key, value, out, sums, *state)
         ctx.segments, ctx.scaling = segments, scaling
         return out
@@ -131,14 +137,13 @@ class _VarlenGroups(torch.autograd.Function):
         segments, gradient = ctx.segments, gradient.contiguous()
         alone = segments.alone
         dq, dk, dv = _pull_back(gradient, query, key, value, out, sums, state, alone, alone, True, ctx.scaling)
-        if len(branches := segments.branches):
-            keys, values = (item[segments.prefixes] for item in (key, value))
-            asked = (item[branches] for item in (gradient, query))
-            results = out[branches], sums[:, branches].contiguous()
+        if len(prefixes := segments.prefixes):
+            keys, values = (item.index_select(0, prefixes) for item in (key, value))
             spans = segments.asking, segments.asked
-            found = _pull_back(*asked, keys, values, *results, state, *spans, False, ctx.scaling)
-            for whole, places, part in zip((dq, dk, dv), (branches, *[segments.prefixes] * 2), found, strict=True):
-                whole[places] += part  # no place twice
+            found = _pull_back(gradient, query, keys, values, out, sums, state, *spans, False, ctx.scaling)
+            dq += found[0]
+            for whole, part in zip((dk, dv), found[1:], strict=True):
+                whole.index_copy_(0, prefixes, part.add_(whole.index_select(0, prefixes)))  # no place twice
         return dq, dk, dv, None, None
 
 
@@ -165,7 +170,3 @@ def _pull_back(
 ) -> tuple[Tensor, Tensor, Tensor]:
     spans = asking.edges, asked.edges, asking.longest, asked.longest
     return _backward(gradient, query, key, value, out, sums, *spans, 0.0, is_causal, *state, scale=scaling)
-
-
-def _joined(places: list[Tensor], device: torch.device) -> Tensor:
-    return torch.cat(places).to(device) if places else torch.zeros(0, dtype=torch.long, device=device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,11 +121,20 @@ def records_heard(recipe: Recipe, index: int) -> Sequence[SourcedRecord]:
 
 def to_device(inputs: Any, device: torch.device) -> Any:
     """Tensors on a device, wherever they are in mappings and lists."""
+    return _each_tensor(inputs, lambda tensor: tensor.to(device))
+
+
+def pinned(inputs: Any) -> Any:
+    """Tensors in memory from which a GPU copies several times faster, wherever they are in mappings and lists."""
+    return _each_tensor(inputs, torch.Tensor.pin_memory)
+
+
+def _each_tensor(inputs: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(inputs, torch.Tensor):
-        return inputs.to(device)
+        return change(inputs)
     if isinstance(inputs, dict):
-        return {name: to_device(value, device) for name, value in inputs.items()}
-    return [to_device(item, device) for item in inputs] if isinstance(inputs, list) else inputs
+        return {name: _each_tensor(value, change) for name, value in inputs.items()}
+    return [_each_tensor(item, change) for item in inputs] if isinstance(inputs, list) else inputs
 
 
 class NamedBatches(Dataset):

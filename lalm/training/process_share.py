@@ -6,9 +6,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
-from lalm.training.batches import NamedBatches
+from lalm.training.batches import NamedBatches, pinned
 from lalm.training.distributed import uses_cpu
 
 
@@ -17,13 +18,15 @@ class ProcessShare(Dataset):
 
     Args:
         ahead: how many items behind the one that is asked for are made in the meantime. They are made one after the
-            other, in order, as a stream has to be read; a problem is raised when its item is asked for.
+            other, in order, as a stream has to be read; a problem is raised when its item is asked for. Their tensors
+            are pinned where there is a GPU, which then copies them several times faster.
     """
 
     def __init__(self, batches: Dataset, rank: int, world_size: int, *, ahead: int = 0):
         self.batches, self.rank, self.world_size, self.ahead = batches, rank, world_size, ahead
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") if ahead else None
         self._begun: dict[int, Future[dict[str, Any]]] = {}
+        self._pins = bool(ahead) and torch.cuda.is_available()
 
     def __len__(self) -> int:
         return len(self.batches) // self.world_size  # type: ignore[arg-type]
@@ -50,7 +53,8 @@ class ProcessShare(Dataset):
             self.batches.seek(folder, self.rank)
 
     def _make(self, index: int) -> dict[str, Any]:
-        return self.batches[index * self.world_size + self.rank]
+        item = self.batches[index * self.world_size + self.rank]
+        return pinned(item) if self._pins else item
 
     def _forget(self) -> None:
         """Gives up what was begun, and waits for what is being made."""

@@ -13,7 +13,14 @@ from lalm.model.packed_rows import PackedRows
 
 PADDED = rows_of([[7, 3, 5, 1], [4], [1, 1]], [[0, 4, 2], [9, 6, 6]], length=30)
 WHOLE = rows_of([[7, 3, 5], [0, 4, 2], [9]])
-LAYOUTS = {"padded": PADDED, "whole": WHOLE, "no branches": rows_of([[5], [8]]), "no prefix": rows_of([[0, 3, 2]])}
+LONG = rows_of([[150, 70, 200], [300], [90, 130]], [[1, 129, 2], [257, 64], [33]])
+LAYOUTS = {
+    "padded": PADDED,
+    "whole": WHOLE,
+    "long": LONG,
+    "no branches": rows_of([[5], [8]]),
+    "no prefix": rows_of([[0, 3, 2]]),
+}
 
 
 def kernel(q: Tensor, k: Tensor, v: Tensor, cu_q, cu_k, longest_q, longest_k, dropout, is_causal, debug, *, scale):
@@ -22,6 +29,9 @@ def kernel(q: Tensor, k: Tensor, v: Tensor, cu_q, cu_k, longest_q, longest_k, dr
     assert longest_k == max(cu_k.diff())
     out, sums = torch.zeros_like(q), q.new_zeros(q.shape[1], len(q))
     for asking, asked in _segments(cu_q, cu_k):
+        if asked.start == asked.stop:
+            sums[:, asking] = torch.inf  # as the kernel says it
+            continue
         scores = _scores(q[asking], k[asked], is_causal, scale)
         sums[:, asking] = scores.logsumexp(-1)
         out[asking] = torch.einsum("hqk,khd->qhd", scores.softmax(-1), _repeated(v[asked], q))
@@ -95,7 +105,8 @@ def test_a_kernel_that_forgets_the_prefix_would_be_seen(monkeypatch):
     rows = PackedRows.of(**PADDED)
     heads = heads_of(PADDED, torch.float64, "cpu")[:3]
     segments = module.Segments.of(rows)
-    assert len(segments.branches) == 3 + 5 + 1 + 1 + 6 + 6
+    assert segments.asking.edges.tolist() == [0, 7, 16, 21, 22, 37, 49]
+    assert segments.asked.edges.tolist() == [0, 0, 7, 7, 8, 8, 17]
     whole = module.varlen_groups(*heads, rows, 0.3)
     blind = PackedRows.of(**{**PADDED, "branch_ids": PADDED["branch_ids"] + (PADDED["branch_ids"] == 0)})
     assert not torch.allclose(whole, module.varlen_groups(*heads, blind, 0.3))

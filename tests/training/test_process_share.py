@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+import torch
 from torch.utils.data import Dataset
 
 import lalm.training.process_share as module
@@ -72,6 +73,16 @@ def test_a_gpu_gets_a_step_ahead_and_a_cpu_nothing(monkeypatch):
     assert items_ahead(4) == 0
     monkeypatch.setattr(module, "uses_cpu", lambda: False)
     assert items_ahead(4) == 4
+
+
+@pytest.mark.gpu
+def test_for_a_gpu_items_are_pinned():
+    batches = [{"states": torch.ones(2, 3), "ids": ["a"], "features": [torch.ones(2), torch.zeros(1)]}]
+    item = ProcessShare(batches, 0, 1, ahead=1)[0]
+    assert item["states"].is_pinned()
+    assert [part.is_pinned() for part in item["features"]] == [True, True]
+    assert item["ids"] == ["a"]
+    assert not ProcessShare(batches, 0, 1)[0]["states"].is_pinned()
 
 
 def test_a_resumed_run_has_the_same_losses_with_items_ahead(
