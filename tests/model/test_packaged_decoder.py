@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lalm.model import decoder
+from lalm.model import decoder, gguf_base
 
 pytestmark = [pytest.mark.slow, pytest.mark.real("models")]
 
 
 def test_it_is_converted_where_models_are_made_without_weights(tmp_path, monkeypatch):
     """`lalm check` may be the first to ask for it."""
-    monkeypatch.setattr(decoder, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(gguf_base, "cache_folder", lambda: tmp_path)
     with torch.device("meta"):
         folder = decoder.language_model_folder("package:smollm2-135m-instruct")
     assert folder.startswith(str(tmp_path))
