@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.context
+import os
+import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
+
+import torch
 
 from lalm.bench.machine import forget_peak, give_back_memory, peak_memory_bytes
 from lalm.errors import TrainingError
@@ -45,13 +51,12 @@ class Side:
 
     def __init__(self, kind: str, run: Any):
         self.kind, self.peak_memory, self.is_ready = kind, 0, False
-        # A fresh interpreter: a forked one would begin with this one's memory, and with its threads' locks.
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, kind), daemon=True)
         self.process.start()
         theirs.close()
-        self.connection.send(run)
+        self.connection.send((run, dict(os.environ)))
         self._await_rest()
 
     def next(self) -> dict[str, Any]:
@@ -99,6 +104,19 @@ class Side:
         self.close()
 
 
+def _context() -> multiprocessing.context.BaseContext:
+    """How sides are started: a process forked from this one would begin with its memory and its threads' locks.
+
+    Forked from one that has read torch and transformers and done nothing, it starts at once. Where there is a GPU it is
+    a fresh interpreter, which takes seconds: reading some libraries asks for the GPU, which a fork then cannot use.
+    """
+    if torch.cuda.is_available():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*dict.fromkeys(place.partition(":")[0] for place in KINDS.values())])
+    return context
+
+
 class _PipePace:
     def __init__(self, connection: Connection, *, gives_back: bool):
         self.connection, self.has_begun, self.gives_back = connection, False, gives_back
@@ -120,12 +138,19 @@ class _PipePace:
 def _serve(connection: Connection, kind: str) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # It warns of kernels that it lacks, at each import.
     try:
-        find_side(kind)(connection.recv(), _PipePace(connection, gives_back=kind in LARGE))
+        run, environment = connection.recv()
+        os.environ.update(environment)  # Of a forked one it is that of the process it was forked from,
+        tempfile.tempdir = None  # and so is what was made of it.
+        find_side(kind)(run, _PipePace(connection, gives_back=kind in LARGE))
         connection.send("end")
     except EOFError:
-        return  # Nobody wants another piece.
+        pass  # Nobody wants another piece.
     except Exception:
         connection.send({"error": traceback.format_exc()})
+    connection.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # Its files are gone already, and taking torch apart takes a second or two.
 
 
 def find_side(kind: str) -> Callable[[Any, Any], None]:
