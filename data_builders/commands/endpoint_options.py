@@ -26,3 +26,8 @@ MaxCostOption = Annotated[
 ]
 MaxRequestsOption = Annotated[int | None, typer.Option(help="Make no more attempts than this.", min=0)]
 JournalOption = Annotated[Path | None, typer.Option(help="Where paid replies are kept; next to the rows by default.")]
+
+
+def warn(line: str) -> None:
+    """Tells the user what goes on, beside what the command prints."""
+    typer.secho(line, fg="yellow", err=True)

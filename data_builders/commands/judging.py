@@ -75,7 +75,7 @@ def judge(
                 await answering.close()
 
         with Journal(journal or out.with_name(f"{out.stem}.judged.jsonl")) as replies:
-            client = Client(answering, replies, limits)
+            client = Client(answering, replies, limits, report=options.warn)
             waiting, why = asyncio.run(asked(client))
             if waiting:
                 text = f"{waiting} records wait for a verdict: {why.rstrip('.')}. The same command goes on with them."

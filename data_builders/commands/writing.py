@@ -116,7 +116,16 @@ def write(
                 typer.secho(problem, fg="yellow", err=True)
             typer.echo(f"{batch_in}: {taken} results taken, {len(problems)} not")
         with _bar(len(known)) as progress:
-            written = write_rows(known, job, answering, replies, limits, calls_helpers=not dry_run, progress=progress)
+            written = write_rows(
+                known,
+                job,
+                answering,
+                replies,
+                limits,
+                calls_helpers=not dry_run,
+                progress=progress,
+                report=options.warn,
+            )
         if isinstance(answering, Collector) and dry_run:
             _print_estimate(answering, written, job, limits, seconds_per_reply)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -65,6 +66,8 @@ class Client:
     breaker: Breaker = field(default_factory=Breaker)
     calls_helpers: bool = True
     """False in a dry run: nobody is asked to hear or to speak either."""
+    report: Callable[[str], object] = lambda line: None
+    """Is told of the first attempt that fails: many more may follow before an endpoint is given up."""
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -171,6 +174,8 @@ class Client:
 
     def _count(self, fault: EndpointFault, key: str, reserved: float) -> float:
         """Notes a fault and returns what it may have cost."""
+        if not self.faults:
+            self.report(f"An attempt failed and is made again, at most {self.limits.attempts} times: {fault}")
         self.faults[fault.kind] += 1
         if fault.retry_after is not None:
             if fault.retry_after > LONGEST_ASKED_SECONDS:

@@ -102,10 +102,11 @@ def write_rows(
     breaker: Breaker | None = None,
     calls_helpers: bool = True,
     progress: Callable[[int], None] = lambda clips: None,
+    report: Callable[[str], object] = lambda line: None,
 ) -> Written:
     """Writes `job.out` and its sidecar of rejects, both atomically, with every row that could be finished.
 
-    The endpoint is closed at the end. `progress` is told the number of clips done.
+    The endpoint is closed at the end. `progress` is told the number of clips done, `report` of a first failed attempt.
 
     Raises:
         DataError: if the recipe needs a helper that is not at hand.
@@ -113,7 +114,7 @@ def write_rows(
     job.check()
 
     async def run() -> Written:
-        client = Client(endpoint, journal, limits or Limits(), breaker or Breaker(), calls_helpers)
+        client = Client(endpoint, journal, limits or Limits(), breaker or Breaker(), calls_helpers, report)
         try:
             return await _write_all(facts, job, client, progress)
         finally:

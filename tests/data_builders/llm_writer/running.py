@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def run_writer(
     breaker: Breaker = NEVER_OPENS,
     job: dict[str, Any] | None = None,
     calls_helpers: bool = True,
+    report: Callable[[str], object] = lambda line: None,
     **limits: Any,
 ) -> Written:
     """Writes `folder/out` from the journal and an endpoint: a URL, or an object that answers."""
@@ -37,7 +39,8 @@ def run_writer(
         endpoint = OpenAiServer(endpoint, "stub", connections=chosen.concurrency)
     work = WritingJob(writing_recipe(recipe), folder / out, audio_folder=folder, **(job or {}))
     with Journal(folder / journal, fsync="never") as replies:
-        return write_rows(facts, work, endpoint, replies, chosen, breaker=breaker, calls_helpers=calls_helpers)
+        told: dict[str, Any] = {"calls_helpers": calls_helpers, "report": report}
+        return write_rows(facts, work, endpoint, replies, chosen, breaker=breaker, **told)
 
 
 def write_arguments(facts: Path, out: Path, url: str, *options: str) -> list[str]:

@@ -110,8 +110,11 @@ def test_an_endpoint_that_is_down_ends_the_run_and_loses_nothing(tmp_path, clean
 
 def test_attempts_end_and_the_clip_waits(tmp_path):
     with StubEndpoint(written_pairs, lambda number, body: "500") as stub:
-        written = run_writer(tmp_path, [invented(0)], stub.url, attempts=3)
+        said = []
+        written = run_writer(tmp_path, [invented(0)], stub.url, attempts=3, report=said.append)
     assert len(stub.bodies) == 3
+    assert len(said) == 1  # of the first alone
+    assert said[0].startswith("An attempt failed and is made again, at most 3 times: 500: ")
     assert written.unfinished == 1
     assert written.waits_for.startswith("3 attempts failed, the last with 500: ")
 
