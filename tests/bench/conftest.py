@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from forked import SIDES, start_server
 
 from lalm.bench.ours import OurRun, run_ours
 from lalm.bench.sizes import TINY, Switches
 from lalm.bench.workload import Workload
+
+
+@pytest.fixture(autouse=True)
+def sides_are_forked(request: pytest.FixtureRequest) -> None:
+    """Sides start at once, whichever processes were forked in this one before."""
+    if request.node.get_closest_marker("slow"):
+        start_server(SIDES)
+
 
 TINY_WORKLOAD = Workload(num_clips=3, questions_per_clip=2, clip_seconds=(0.3, 1.5))
 
