@@ -89,21 +89,20 @@ def start() -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
     if sys.argv[1:2] == ["check"]:
         sys.modules.update(dict.fromkeys(NOT_FOR_CHECK))  # type: ignore[arg-type]
-        try:
-            main()
-        except SystemExit as end:
-            _leave_at_once(end.code)
-    main()
+    try:
+        main()
+    except SystemExit as end:
+        if sys.argv[1:2] != ["check"]:
+            raise
+        _leave_at_once(int(end.code or 0))
 
 
-def _leave_at_once(status: str | int | None) -> None:
+def _leave_at_once(status: int) -> None:
     """Ends the process without taking apart what torch and transformers made, which takes a second. For a command that
     has closed its files and waits for no thread."""
-    if isinstance(status, str):
-        sys.stderr.write(status + "\n")
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(int(bool(status)) if isinstance(status, str) else status or 0)
+    os._exit(status)
 
 
 if __name__ == "__main__":

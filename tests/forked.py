@@ -12,13 +12,10 @@ from multiprocessing import forkserver, get_context
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from lalm.bench.children import KINDS
-
 IMPORTED = [
     *("data_builders.cli", "data_builders.pipeline", "rich.progress", "sklearn.linear_model"),
     *(f"data_builders.llm_writer.{name}" for name in ("batch", "helpers", "openai_http", "recipes", "writer")),
 ]  # fmt: skip
-SIDES = [*dict.fromkeys(place.partition(":")[0] for place in KINDS.values())]
 
 
 def start_server(imported: list[str]) -> None:

@@ -79,7 +79,7 @@ def judge(
             waiting, why = asyncio.run(asked(client))
             if waiting:
                 text = f"{waiting} records wait for a verdict: {why.rstrip('.')}. The same command goes on with them."
-                typer.secho(text, fg="yellow", err=True)
+                options.warn(text)
                 raise typer.Exit(options.UNFINISHED)
             run_and_write(file, out, [JudgePass(ServedJudge(client))])
             typer.echo(f"{out}: {client.budget.requests} attempts, cost {replies.cost:.6g}")

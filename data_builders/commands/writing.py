@@ -113,7 +113,7 @@ def write(
         if batch_in is not None:
             taken, problems = read_batch(batch_in, replies, limits.prices)
             for problem in problems:
-                typer.secho(problem, fg="yellow", err=True)
+                options.warn(problem)
             typer.echo(f"{batch_in}: {taken} results taken, {len(problems)} not")
         with _bar(len(known)) as progress:
             written = write_rows(
@@ -134,11 +134,7 @@ def write(
             typer.echo(f"{batch_out}: {count} requests. Run them, then give their results with --batch-in.")
         _print_written(written, job)
         if refusal := getattr(answering, "refused_schema", ""):
-            typer.secho(
-                f"the endpoint takes no JSON schema, so the prompt alone asked for JSON: {refusal}",
-                fg="yellow",
-                err=True,
-            )
+            options.warn(f"the endpoint takes no JSON schema, so the prompt alone asked for JSON: {refusal}")
         if written.unfinished and batch_out is None:
             raise typer.Exit(options.UNFINISHED)
 
@@ -191,7 +187,7 @@ def _print_written(written: Written, job: WritingJob) -> None:
     if written.unfinished:
         why = written.waits_for.rstrip(".")
         text = f"{written.unfinished} clips wait for replies: {why}. The same command goes on with them."
-        typer.secho(text, fg="yellow", err=True)
+        options.warn(text)
 
 
 def _print_estimate(

@@ -175,7 +175,7 @@ class Client:
     def _count(self, fault: EndpointFault, key: str, reserved: float) -> float:
         """Notes a fault and returns what it may have cost."""
         if not self.faults:
-            self.report(f"An attempt failed and is made again, at most {self.limits.attempts} times: {fault}")
+            self.report(f"An attempt failed: {fault}. Up to {self.limits.attempts} are made for each request.")
         self.faults[fault.kind] += 1
         if fault.retry_after is not None:
             if fault.retry_after > LONGEST_ASKED_SECONDS:

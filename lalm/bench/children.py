@@ -37,6 +37,7 @@ KINDS = {
 LARGE = ("salmonn", "granite_speech", "qwen2_audio")
 """Sides that hand their memory back after a piece, for the next one to find. Ours holds little, and its short steps
 would be a tenth slower for it (measured)."""
+SIDE_MODULES = [*dict.fromkeys(place.partition(":")[0] for place in KINDS.values())]
 LAST_WORDS_SECONDS = 10
 
 
@@ -112,7 +113,7 @@ def _context() -> multiprocessing.context.BaseContext:
     if torch.cuda.is_available():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*dict.fromkeys(place.partition(":")[0] for place in KINDS.values())])
+    context.set_forkserver_preload(SIDE_MODULES)
     return context
 
 

@@ -190,12 +190,13 @@ class LalmTrainer(Trainer):
             return super()._clip_grad_norm(model)
         if self._trained is None:
             self._trained = trained_by_part(checkpoints.unwrap(model))
-        norms = gradient_norms(self._trained)
-        self._part_norms = dict(zip(norms, torch.stack([*norms.values()]).tolist(), strict=True)) if norms else {}
         parameters = [parameter for part in self._trained.values() for parameter in part]
-        if self.fsdp is not None or not norms:
+        norms = gradient_norms(self._trained)
+        together = torch.stack([*norms.values()]) if norms else torch.zeros(0)
+        self._part_norms = dict(zip(norms, together.tolist(), strict=True))
+        if self.fsdp is not None:
             return self.accelerator.clip_grad_norm_(parameters, self.args.max_grad_norm)
-        total = torch.linalg.vector_norm(torch.stack([*norms.values()]))
+        total = torch.linalg.vector_norm(together)
         torch.nn.utils.clip_grads_with_norm_(parameters, self.args.max_grad_norm, total)
         return total
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from forked import SIDES, start_server
+from forked import start_server
 
+from lalm.bench.children import SIDE_MODULES
 from lalm.bench.ours import OurRun, run_ours
 from lalm.bench.sizes import TINY, Switches
 from lalm.bench.workload import Workload
@@ -16,7 +17,7 @@ from lalm.bench.workload import Workload
 def sides_are_forked(request: pytest.FixtureRequest) -> None:
     """Sides start at once, whichever processes were forked in this one before."""
     if request.node.get_closest_marker("slow"):
-        start_server(SIDES)
+        start_server(SIDE_MODULES)
 
 
 TINY_WORKLOAD = Workload(num_clips=3, questions_per_clip=2, clip_seconds=(0.3, 1.5))

@@ -114,7 +114,8 @@ def test_attempts_end_and_the_clip_waits(tmp_path):
         written = run_writer(tmp_path, [invented(0)], stub.url, attempts=3, report=said.append)
     assert len(stub.bodies) == 3
     assert len(said) == 1  # of the first alone
-    assert said[0].startswith("An attempt failed and is made again, at most 3 times: 500: ")
+    assert said[0].startswith("An attempt failed: 500: ")
+    assert said[0].endswith(". Up to 3 are made for each request.")
     assert written.unfinished == 1
     assert written.waits_for.startswith("3 attempts failed, the last with 500: ")
 
