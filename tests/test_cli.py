@@ -159,6 +159,23 @@ def test_check_shows_rates_parts_stages_and_data(run, tiny_data: Path):
 
 
 @pytest.mark.slow
+def test_what_stands_for_torchs_compiler_makes_way_where_it_is_used():
+    code = (
+        "import sys\nfrom lalm.lean_imports import IdleCompiler, import_less\nimport_less()\n"
+        "import torch\n"
+        "twice = torch.compiler.disable(lambda x: 2 * x)\n"
+        "assert twice(3) == 6 and torch.compiler.disable(recursive=False)(abs)(-3) == 3\n"
+        "assert torch._dynamo.config.cache_size_limit and isinstance(sys.modules['torch._dynamo'], IdleCompiler)\n"
+        "torch._dynamo.reset()\n"
+        "assert not isinstance(sys.modules['torch._dynamo'], IdleCompiler)\n"
+        "compiled = torch.compile(lambda x: x + 1, backend='eager', fullgraph=True)\n"
+        "assert compiled(torch.ones(2)).tolist() == [2, 2] and torch._dynamo.config.cache_size_limit\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
 def test_check_reads_no_package_that_it_does_not_need():
     code = (
         "import sys, lalm.cli\nsys.argv = ['lalm', 'check', 'salmonn_7b', 'language_model.quantisation=nf4']\n"
@@ -166,7 +183,9 @@ def test_check_reads_no_package_that_it_does_not_need():
         "try: lalm.cli.start()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'peft' in sys.modules\n"
-        "sys.exit(any(sys.modules.get(name) for name in lalm.cli.NOT_FOR_CHECK))\n"
+        "from lalm.lean_imports import COMPILER, UNUSED, IdleCompiler\n"
+        "assert isinstance(sys.modules[COMPILER], IdleCompiler), 'the compiler was read'\n"
+        "sys.exit(any(sys.modules.get(name) for name in UNUSED))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

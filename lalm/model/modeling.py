@@ -229,7 +229,12 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             question = self.get_input_embeddings()(question_ids), question_lengths
         positions, num_positions = self.multi_modal_projector(states, num_steps, *question)
         if self.training and self.mix_positions:
-            positions = blend_clips(positions, num_positions, self.mix_positions)
+            positions = blend_clips(
+                positions,
+                num_positions,
+                self.mix_positions,
+                num_summaries=self.multi_modal_projector.num_summaries,
+            )
         return positions, num_positions
 
     def embed(self, input_ids: Tensor, **audio: Any) -> Tensor:
@@ -353,6 +358,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         losses |= alignment_losses(
             self.objective_heads,
             (positions, num_positions - self.multi_modal_projector.num_summaries),
+            self._learned_summaries(positions, num_positions),
             (states, num_steps),
             candidates,
             objective_items,
@@ -363,6 +369,12 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             token_losses=token_losses,
             losses={name: loss.detach() for name, loss in losses.items()},
         )
+
+    def _learned_summaries(self, positions: Tensor, num_positions: Tensor) -> Tensor | None:
+        """The last position of each clip `[clips, D]` where the projector has weights for it."""
+        if not self.multi_modal_projector.summary_is_learned:
+            return None
+        return positions[torch.arange(len(positions), device=positions.device), num_positions - 1]
 
     def _answer_loss(
         self,

@@ -8,6 +8,7 @@ stage begins and taken away when it ends.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ class ObjectiveHeads(nn.Module):
 def alignment_losses(
     heads: ObjectiveHeads,
     positions: tuple[Tensor, Tensor],
+    summaries: Tensor | None,
     states: tuple[Tensor, Tensor],
     candidate_vectors: Tensor | None,
     items: Mapping[str, Any],
@@ -70,6 +72,8 @@ def alignment_losses(
 
     Args:
         positions: `[clips, A, D]` with zeros behind the real ones, and how many are real `[clips]`.
+        summaries: `[clips, D]`, a position of each clip that has weights of its own; what is asked of a whole clip is
+            asked of it too, and the contrastive loss is the sum of both.
         states: `[clips, T, E]` and steps `[clips]`.
         candidate_vectors: `[C, K, D]`, embeddings of the candidate texts; None without contrastive and matching.
         items: from the data: `audio_rows`, `span_starts`, `span_ends [N]` (see `pool_spans`); `candidate_lengths`,
@@ -89,18 +93,15 @@ def alignment_losses(
             targets=items["targets"],
             keys=items["candidate_keys"],
         )
-        pairs, first, count = gather_pairs(pairs)
-        own: dict[str, Any] = {"first_own": first, "num_own": count}
         if "contrastive" in heads.weights:
-            losses["contrastive"] = contrastive_loss(
-                pairs,
-                temperature=heads.temperature,
-                both=heads.both_directions,
-                num_items=num_items.get("contrastive"),
-                **own,
-            )
+            sides = [pairs] if summaries is None else [pairs, _of_whole_clips(pairs, summaries, heads, items)]
+            total = num_items.get("contrastive", len(pairs.targets))
+            losses["contrastive"] = torch.stack([_contrastive(heads, side, total) for side in sides]).sum()
         if heads.matching is not None:
-            losses["matching"] = matching_loss(pairs, heads.matching, num_items=num_items.get("matching"), **own)
+            pairs, first, count = gather_pairs(pairs)
+            losses["matching"] = matching_loss(
+                pairs, heads.matching, num_items=num_items.get("matching"), first_own=first, num_own=count
+            )
     if heads.classification is not None:
         read = _pooled(*states) if heads.head_input == "encoder" else pooled
         losses["classification"] = classification_loss(
@@ -109,6 +110,25 @@ def alignment_losses(
             num_items=num_items.get("classification"),
         )
     return losses
+
+
+def _of_whole_clips(pairs: Pairs, summaries: Tensor, heads: ObjectiveHeads, items: Mapping[str, Any]) -> Pairs:
+    """The pairs whose span is a whole clip, with its summary as the audio side."""
+    whole = (items["span_starts"] <= 0) & (items["span_ends"] >= 1)
+    audio = summaries[items["audio_rows"][whole]].float() - heads.embedding_centre
+    return replace(pairs, audio=audio, groups=pairs.groups[whole], targets=pairs.targets[whole])
+
+
+def _contrastive(heads: ObjectiveHeads, pairs: Pairs, num_items: Tensor | float) -> Tensor:
+    pairs, first, count = gather_pairs(pairs)
+    return contrastive_loss(
+        pairs,
+        temperature=heads.temperature,
+        both=heads.both_directions,
+        num_items=num_items,
+        first_own=first,
+        num_own=count,
+    )
 
 
 def classification_loss(logits: Tensor, targets: Tensor, *, num_items: Tensor | float | None = None) -> Tensor:

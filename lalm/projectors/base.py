@@ -16,12 +16,15 @@ class Projector(nn.Module):
         num_layer_inputs: layers of the encoder that `states` holds; above 1 they are `[B, layers, T, E]`, the last
             layer last.
         num_summaries: positions behind a clip's others that stand for all of it, and for no stretch of it.
+        summary_is_learned: the last of them has weights of its own, so that it can point elsewhere than the mean of the
+            others does.
         reads_question: whether `forward` also takes the question of each clip as embeddings of the decoder's table,
             `question [B, K, D]` and `question_lengths [B]`.
     """
 
     num_layer_inputs: int = 1
     num_summaries: int = 0
+    summary_is_learned: bool = False
     reads_question: bool = False
 
     @property

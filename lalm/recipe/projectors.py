@@ -98,8 +98,9 @@ class MlpSection(ProjectorSection):
     """Of the linear layers."""
     layers_read: int = Field(default=1, ge=1, le=64)
     """Layers of the encoder side by side on the width (its `layers: [...]` with `layers_as: separate`)."""
-    ends_with_mean: bool = False
-    """One position more: the mean of a clip's others. The contrastive objective brings that mean to the clip's text."""
+    ends_with: Literal["nothing", "mean", "statistics"] = "nothing"
+    """One position more, that stands for the whole clip: the mean of its others, or a linear layer on mean and
+    deviation of its states (statistics pooling). The contrastive objective brings either to the clip's text."""
 
     @property
     def num_layer_inputs(self) -> int:
@@ -107,7 +108,7 @@ class MlpSection(ProjectorSection):
 
     def length_rule(self) -> LengthRule:
         windows = Windows(size=self.stack_steps)
-        return Parallel(rules=(windows, Constant(outputs=1)), join="sum") if self.ends_with_mean else windows
+        return Parallel(rules=(windows, Constant(outputs=1)), join="sum") if self.ends_with != "nothing" else windows
 
 
 class LinearSection(ProjectorSection):

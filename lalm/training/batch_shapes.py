@@ -8,7 +8,8 @@ from lalm.data.clips import ClipStore
 from lalm.data.dataset import StageData, build_stage_data
 from lalm.data.example_store import ExampleStore
 from lalm.data.packing import pack
-from lalm.model.build import build_empty, build_processor
+from lalm.model.audio_tower import AudioTower
+from lalm.model.build import build_processor
 from lalm.model.planned import BatchShape
 from lalm.recipe.schema import Recipe
 from lalm.training.batches import open_clip_store
@@ -17,18 +18,21 @@ MAX_LAID_OUT = 256
 """Of a longer stage so many micro-batches are looked at, evenly spaced."""
 
 
-def stage_shapes(recipe: Recipe, world_size: int = 1) -> dict[str, BatchShape]:
+def stage_shapes(recipe: Recipe, tower: AudioTower) -> dict[str, BatchShape]:
     """By the stage's name; a streamed stage, whose batches nobody knows ahead, is left out. Reads records and the
     lengths of clips.
+
+    Args:
+        tower: the recipe's encoders, on the meta device.
 
     Raises:
         DataError: if the data cannot be trained on.
     """
-    processor = build_processor(recipe, build_empty(recipe).audio_tower)
+    processor = build_processor(recipe, tower)
     clips = open_clip_store(recipe, processor)
     found = {}
     for index, stage in enumerate(recipe.stages):
-        data = build_stage_data(recipe, index, processor, clips, world_size=world_size)
+        data = build_stage_data(recipe, index, processor, clips)
         if isinstance(data.examples, ExampleStore):
             found[stage.name] = largest_batch(data, clips)
     return found

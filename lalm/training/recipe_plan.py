@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +27,9 @@ from lalm.files import write_text
 from lalm.model.planned import BatchShape, ModelPlan, StageMemory
 from lalm.recipe.schema import Recipe
 from lalm.resources import cache_folder, downloaded_config, is_on_disk
+
+if TYPE_CHECKING:
+    from lalm.model.modeling import LalmForConditionalGeneration
 
 MAX_PROBED_CLIPS = 2000
 """Lengths of more clips than this are estimated from so many."""
@@ -155,13 +159,13 @@ def _computed(recipe: Recipe, has_data: bool, report: Callable[[str], object]) -
     report("Building the model without weights ...")
     model = build_without_weights(recipe)
     plan = plan_model(recipe, model)
-    shapes = _batch_shapes(recipe) if has_data else None
+    shapes = _batch_shapes(recipe, model) if has_data else None
     report("Counting what a step of each stage holds ...")
     memory = plan_memory(recipe, live_encoder=not caches_states(recipe), shapes=shapes, model=model)
     return RecipePlan(plan, memory, shapes, _describe_data(recipe, plan) if has_data else "")
 
 
-def _batch_shapes(recipe: Recipe) -> dict[str, BatchShape] | None:
+def _batch_shapes(recipe: Recipe, model: LalmForConditionalGeneration) -> dict[str, BatchShape] | None:
     """The largest micro-batch of each stage where the data and the tokenizer are at hand and the clips not too many."""
     from lalm.data.examples import clip_paths, load_records
     from lalm.training.batch_shapes import stage_shapes
@@ -169,7 +173,8 @@ def _batch_shapes(recipe: Recipe) -> dict[str, BatchShape] | None:
     base = recipe.language_model.base
     if base != "random" and not is_on_disk(base):
         return None
-    return stage_shapes(recipe) if len(clip_paths(load_records(recipe)[0])) <= MAX_PROBED_CLIPS else None
+    few = len(clip_paths(load_records(recipe)[0])) <= MAX_PROBED_CLIPS
+    return stage_shapes(recipe, model.audio_tower) if few else None
 
 
 def _describe_data(recipe: Recipe, plan: ModelPlan) -> str:

@@ -36,6 +36,23 @@ def test_a_clip_is_shifted_as_a_whole_towards_another(clips):
         assert not blended[clip, length:].any()
 
 
+def test_what_stands_for_a_clip_moves_towards_what_stands_for_the_other():
+    torch.manual_seed(0)
+    positions, lengths = torch.randn(4, 7, 8), torch.tensor([7, 4, 2, 6])
+    positions = positions * (torch.arange(7) < lengths[:, None])[..., None]
+    torch.manual_seed(1)
+    blended = blend_clips(positions, lengths, 0.5, num_summaries=1)
+    torch.manual_seed(1)
+    without = blend_clips(positions * (torch.arange(7) < lengths[:, None] - 1)[..., None], lengths - 1, 0.5)
+    torch.manual_seed(1)
+    partners, shares = torch.randperm(4), 0.5 * torch.rand(4, 1)
+    own = positions[torch.arange(4), lengths - 1]
+    torch.testing.assert_close(blended[torch.arange(4), lengths - 1], own + shares * (own[partners] - own))
+    for clip, length in enumerate(lengths):
+        torch.testing.assert_close(blended[clip, : length - 1], without[clip, : length - 1])
+        assert not blended[clip, length:].any()
+
+
 def test_gradients_stay_with_the_clip(clips):
     positions, lengths = clips
     positions.requires_grad_(True)

@@ -9,6 +9,7 @@ import torch
 from lalm.data.clips import ClipStore
 from lalm.data.dataset import build_stage_data
 from lalm.model.build import build_model
+from lalm.model.contrastive import mean_rows
 from lalm.model.objectives import classification_loss
 from lalm.recipe.projectors import MlpSection
 from lalm.recipe.schema import LearningRates, ObjectiveWeights
@@ -79,8 +80,8 @@ def alignment_only(model, name, audio, items) -> float:
 def test_the_mean_behind_a_clip_is_no_stretch_of_it(made):
     """Spans and the pooled clip are of the other positions; the decoder reads the mean too."""
     losses = []
-    for ends_with_mean in (False, True):
-        section = MlpSection(stack_steps=2, hidden_size=8, ends_with_mean=ends_with_mean)
+    for ends_with in ("nothing", "mean"):
+        section = MlpSection(stack_steps=2, hidden_size=8, ends_with=ends_with)
         model, data = made({"language_model": 1.0, "contrastive": 0.5}, projector=section)
         batch = data.dataset[0]
         batch["objective_items"]["span_starts"] = torch.full_like(batch["objective_items"]["span_starts"], 0.6)
@@ -88,6 +89,41 @@ def test_the_mean_behind_a_clip_is_no_stretch_of_it(made):
     without, with_mean = losses
     assert with_mean["contrastive"].item() == pytest.approx(without["contrastive"].item(), rel=1e-5)
     assert with_mean["language_model"].item() != pytest.approx(without["language_model"].item(), rel=1e-5)
+
+
+def test_a_learned_summary_is_asked_what_the_whole_clip_is_asked(made):
+    """Its loss comes on top of the other positions' own, and reaches its weights; of a stretch it is asked nothing."""
+    section = MlpSection(stack_steps=2, hidden_size=8, ends_with="statistics")
+    model, data = made({"contrastive": 1.0}, projector=section)
+    batch, projector = data.dataset[0], model.multi_modal_projector
+    both = model(**batch).loss
+    both.backward()
+    assert projector.summary_layer.weight.grad.any()
+    projector.summary_is_learned = False
+    without = model(**batch).loss
+    projector.summary_is_learned = True
+    summaries = positions_of(model, batch)
+    items, heads = batch["objective_items"], model.objective_heads
+    table = model.get_input_embeddings()(items["candidate_ids"])
+    texts = mean_rows(table, items["candidate_lengths"]) - heads.embedding_centre
+    audio = summaries[items["audio_rows"]] - heads.embedding_centre
+    logits = torch.nn.functional.normalize(audio, dim=-1) @ torch.nn.functional.normalize(texts, dim=-1).T
+    own = items["groups"][:, None] == items["candidate_groups"][None]
+    logits = (logits / heads.temperature).masked_fill(~own, -torch.inf)
+    alone = torch.nn.functional.cross_entropy(logits, items["targets"])
+    assert alone.item() > 0.01
+    assert both.item() == pytest.approx(without.item() + alone.item(), rel=1e-4)
+    items["span_starts"] = torch.full_like(items["span_starts"], 0.6)
+    projector.zero_grad()
+    model(**batch).loss.backward()
+    assert not projector.summary_layer.weight.grad.any()
+
+
+def positions_of(model, batch):
+    """The last position of each clip."""
+    names = ("input_features", "feature_lengths", "chunk_counts", "audio_states", "audio_state_lengths")
+    positions, counts = model.project_audio(**{name: batch.get(name) for name in names})
+    return positions[torch.arange(len(counts)), counts - 1].detach()
 
 
 def test_all_trained_parts_get_gradients_and_no_others(made):

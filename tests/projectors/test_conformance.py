@@ -28,7 +28,9 @@ SMALL = {
         {"stack_steps": 1, "hidden_size": 8, "num_layers": 1, "normalise": False},
         {"stack_steps": 4, "hidden_size": 8, "num_layers": 3, "activation": "gelu"},
         {"stack_steps": 3, "hidden_size": 8, "layers_read": 2},
-        {"stack_steps": 3, "hidden_size": 8, "ends_with_mean": True},
+        {"stack_steps": 3, "hidden_size": 8, "ends_with": "mean"},
+        {"stack_steps": 3, "hidden_size": 8, "ends_with": "statistics"},
+        {"stack_steps": 2, "hidden_size": 8, "ends_with": "statistics", "layers_read": 2, "normalise": False},
         {"stack_steps": 4, "hidden_size": 16, "activation": "gelu", "normalise": False, "bias": False},
     ],
     "linear": [{"pool_steps": 4, "input_norm": "affine"}, {"pool_steps": 2, "input_norm": "plain", "input_scale": 0.5}],
@@ -213,8 +215,27 @@ def test_an_impossible_head_count_is_refused():
 
 
 def test_an_mlp_can_end_with_the_mean_of_a_clips_positions():
-    projector, _ = make("mlp", {"stack_steps": 3, "hidden_size": 8, "ends_with_mean": True})
+    projector, _ = make("mlp", {"stack_steps": 3, "hidden_size": 8, "ends_with": "mean"})
     positions, num_positions = projector(states_for(projector, 2, 10), torch.tensor([10, 2]))
     assert num_positions.tolist() == [5, 2]
     assert torch.allclose(positions[0, 4], positions[0, :4].mean(dim=0), atol=1e-6)
     assert torch.equal(positions[1, 1], positions[1, 0])
+
+
+def test_an_mlp_can_end_with_what_mean_and_deviation_of_a_clips_states_say():
+    projector, _ = make("mlp", {"stack_steps": 3, "hidden_size": 8, "ends_with": "statistics"})
+    states = states_for(projector, 2, 10)
+    positions, num_positions = projector(states, torch.tensor([10, 4]))
+    assert num_positions.tolist() == [5, 3]
+    for clip, count in enumerate((10, 4)):
+        steps = projector.norm_in(states[clip, :count])
+        statistics = torch.cat([steps.mean(dim=0), steps.std(dim=0, correction=0)])
+        expected = projector.norm_summary(projector.summary_layer(statistics))
+        assert torch.allclose(positions[clip, num_positions[clip] - 1], expected, atol=1e-4)
+
+
+def test_a_clip_of_one_step_has_a_gradient_although_it_has_no_deviation():
+    projector, _ = make("mlp", {"stack_steps": 3, "hidden_size": 8, "ends_with": "statistics"})
+    positions, _ = projector(states_for(projector, 1, 1), torch.tensor([1]))
+    positions.square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in projector.parameters())

@@ -12,6 +12,7 @@ from lalm.data.state_cache import caches_states
 from lalm.model.build import build_model
 from lalm.model.memory import LiveBytes
 from lalm.model.memory_plan import plan_memory
+from lalm.model.plan import build_without_weights
 from lalm.recipe.schema import Recipe
 from lalm.training.batch_shapes import stage_shapes
 from lalm.training.batches import NamedBatches, to_device
@@ -76,7 +77,8 @@ def train(model: torch.nn.Module, inputs: dict, steps: int) -> None:
 
 
 def estimated(recipe: Recipe):
-    return plan_memory(recipe, live_encoder=not caches_states(recipe), shapes=stage_shapes(recipe))[1]
+    shapes = stage_shapes(recipe, build_without_weights(recipe).audio_tower)
+    return plan_memory(recipe, live_encoder=not caches_states(recipe), shapes=shapes)[1]
 
 
 @pytest.mark.parametrize("case", CASES)
