@@ -93,14 +93,17 @@ def alignment_losses(
             targets=items["targets"],
             keys=items["candidate_keys"],
         )
+        gathered = gather_pairs(pairs)
         if "contrastive" in heads.weights:
-            sides = [pairs] if summaries is None else [pairs, _of_whole_clips(pairs, summaries, heads, items)]
             total = num_items.get("contrastive", len(pairs.targets))
-            losses["contrastive"] = torch.stack([_contrastive(heads, side, total) for side in sides]).sum()
+            losses["contrastive"] = _contrastive(heads, gathered, total)
+            if summaries is not None:
+                whole = gather_pairs(_of_whole_clips(pairs, summaries, heads, items))
+                losses["contrastive"] = losses["contrastive"] + _contrastive(heads, whole, total)
         if heads.matching is not None:
-            pairs, first, count = gather_pairs(pairs)
+            everyones, first, count = gathered
             losses["matching"] = matching_loss(
-                pairs, heads.matching, num_items=num_items.get("matching"), first_own=first, num_own=count
+                everyones, heads.matching, num_items=num_items.get("matching"), first_own=first, num_own=count
             )
     if heads.classification is not None:
         read = _pooled(*states) if heads.head_input == "encoder" else pooled
@@ -119,8 +122,8 @@ def _of_whole_clips(pairs: Pairs, summaries: Tensor, heads: ObjectiveHeads, item
     return replace(pairs, audio=audio, groups=pairs.groups[whole], targets=pairs.targets[whole])
 
 
-def _contrastive(heads: ObjectiveHeads, pairs: Pairs, num_items: Tensor | float) -> Tensor:
-    pairs, first, count = gather_pairs(pairs)
+def _contrastive(heads: ObjectiveHeads, gathered: tuple[Pairs, int, int], num_items: Tensor | float) -> Tensor:
+    pairs, first, count = gathered
     return contrastive_loss(
         pairs,
         temperature=heads.temperature,

@@ -181,6 +181,9 @@ class StageSection(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     starts_from: str | None = None
     """An earlier stage whose weights this one starts from; the stage before it by default."""
+    average_with: tuple[str, ...] = ()
+    """Earlier stages that started where this one starts and trained the same parts: when it is done, its weights become
+    the mean of its own and theirs (model soups, arXiv 2203.05482). A little better on new clips than each alone."""
     objective: ObjectiveName = "language_model"
     """One objective; only language_model passes through the decoder."""
     objectives: ObjectiveWeights | None = None
@@ -293,6 +296,12 @@ class StageSection(Section):
         if self.load_best and self.evaluate_every_steps is None:
             raise ValueError("load_best: needs evaluate_every_steps")
         return self
+
+    @property
+    def trained_parts(self) -> list[str]:
+        """The parts that this stage trains and leaves to the next; heads it keeps."""
+        rates = self.learning_rates.model_dump(exclude={"heads"})
+        return [part for part, rate in rates.items() if rate is not None]
 
     def objective_weights(self) -> dict[str, float]:
         """The objectives that are computed, with their weights; `objective: NAME` weighs 1."""
@@ -421,6 +430,7 @@ class Recipe(Section):
                 problems.append(
                     f"stages[{i}].starts_from: '{stage.starts_from}' is no earlier stage (earlier: {known})"
                 )
+            problems += [f"stages[{i}].average_with: {why}" for why in self._why_not_averaged(i)]
             if stage.augment is not None and self.data.cache_states:
                 problems.append(
                     f"stages[{i}].augment: data.cache_states keeps the states of unchanged clips; set it to false"
@@ -529,6 +539,30 @@ class Recipe(Section):
                 if source.streamed
             ]
         return problems
+
+    def _why_not_averaged(self, index: int) -> list[str]:
+        stage, found = self.stages[index], []
+        earlier = {other.name: number for number, other in enumerate(self.stages[:index])}
+        for name in stage.average_with:
+            if name not in earlier:
+                found.append(f"'{name}' is no earlier stage (earlier: {', '.join(earlier) or 'none'})")
+                continue
+            other = self.stages[earlier[name]]
+            if self._parent(earlier[name]) != self._parent(index):
+                found.append(
+                    f"'{name}' starts from {self._parent(earlier[name]) or 'the base'}, this stage from "
+                    f"{self._parent(index) or 'the base'}. Set starts_from"
+                )
+            if (other.trained_parts, other.only) != (stage.trained_parts, stage.only):
+                found.append(
+                    f"'{name}' trains {', '.join(other.trained_parts)}, this stage {', '.join(stage.trained_parts)}: "
+                    "both must train the same"
+                )
+        return found
+
+    def _parent(self, index: int) -> str | None:
+        """The stage whose weights a stage starts from; None for the first."""
+        return self.stages[index].starts_from or (self.stages[index - 1].name if index else None)
 
     def lineage(self, index: int) -> list[int]:
         """The earlier stages whose weights stage `index` starts from, in the order in which they were trained."""

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -196,6 +196,27 @@ def split_heads(path: Path, folder: Path, classes: Sequence[tuple[str, str]]) ->
     if classes:
         write_json(folder / CLASSES, [list(pair) for pair in classes])
     _save_atomically(folder / TRAINED, {name: tensor for name, tensor in tensors.items() if name not in heads})
+
+
+def average_trained(path: Path, others: Sequence[Path]) -> None:
+    """Replaces the weights in a file by the mean of its own and those of other files, which hold the same names.
+
+    Raises:
+        CheckpointError: if a file cannot be read, or holds others.
+    """
+    sums = {name: tensor.double() for name, tensor in load_file(path).items()}
+    for other in others:
+        try:
+            tensors = load_file(other)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{other}: cannot be read ({error}). Train its stage again.") from error
+        if {name: tensor.shape for name, tensor in tensors.items()} != {name: s.shape for name, s in sums.items()}:
+            raise CheckpointError(f"{other}: holds other weights than {path}; their mean cannot be taken.")
+        for name, tensor in tensors.items():
+            sums[name] += tensor.double()
+    dtypes = {name: tensor.dtype for name, tensor in load_file(path).items()}
+    means = {name: (total / (len(others) + 1)).to(dtypes[name]) for name, total in sums.items()}
+    _save_atomically(path, means)
 
 
 def _save_atomically(path: Path, tensors: dict[str, torch.Tensor]) -> None:

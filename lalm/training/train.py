@@ -34,7 +34,7 @@ from lalm.training import run_folder as folders
 from lalm.training.batches import NamedBatches, check_data_present, fill_state_cache, open_clip_store
 from lalm.training.breakdown import LossBreakdown
 from lalm.training.callbacks import StageLog, TensorBoardLog, WandbLog, check_loggers, has_tensorboard, say
-from lalm.training.checkpoints import TRAINED, split_heads, write_json
+from lalm.training.checkpoints import TRAINED, average_trained, split_heads, write_json
 from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
 from lalm.training.deepspeed import announce_single_process, deepspeed_settings, go_without_cpu_kernel, leave_zero
 from lalm.training.distributed import check_launcher, join_processes, tells_of_a_lost_process
@@ -332,7 +332,7 @@ def _train_stage(run: _Run, index: int) -> None:
             run, section, data, time.perf_counter() - started, None if held_out is None else held_out.best_step
         )
     run.state.wait_for_everyone()
-    if section.keeps_best and run.recipe.deepspeed is None and trainer.fsdp is None:
+    if (section.keeps_best or section.average_with) and run.recipe.deepspeed is None and trainer.fsdp is None:
         _load_finished(run, [index])
 
 
@@ -370,6 +370,10 @@ def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: fl
     folder = run.folder.stage(section.name)
     checkpoint = folder / f"checkpoint-{best_step}" if best_step else run.folder.last_checkpoint(section.name)
     split_heads(checkpoint / TRAINED, folder, data.classes)
+    if section.average_with:
+        others = [run.folder.stage_weights(name) for name in section.average_with]
+        average_trained(folder / TRAINED, others)
+        say(run.console, f"Averaged with {', '.join(section.average_with)}.")
     loss = sum(last) / len(last)
     num_steps = int(rows[-1]["step"])
     kept = [row for row in reversed(rows) if row["step"] <= (best_step or num_steps)]

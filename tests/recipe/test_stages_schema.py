@@ -78,6 +78,23 @@ def test_names_of_other_sections_are_checked(tiny_recipe):
     assert type(tiny_recipe).model_validate(values).stages[1].augment.gain_db == 3
 
 
+def test_only_stages_of_one_start_that_train_the_same_are_averaged(tiny_recipe):
+    values = tiny_recipe.model_dump(mode="json")
+    first, second = values["stages"]
+    third = {**second, "name": "again", "starts_from": "align", "average_with": ["instruct"]}
+
+    def refused(message, **changes):
+        with pytest.raises(ValidationError, match=message):
+            type(tiny_recipe).model_validate(values | {"stages": [first, second, {**third, **changes}]})
+
+    accepted = type(tiny_recipe).model_validate(values | {"stages": [first, second, third]})
+    assert accepted.stages[2].average_with == ("instruct",)
+    refused(r"average_with: 'zz' is no earlier stage \(earlier: align, instruct\)", average_with=["zz"])
+    refused("average_with: 'instruct' starts from align, this stage from instruct. Set starts_from", starts_from=None)
+    refused("average_with: 'align' starts from the base, this stage from align", average_with=["align"])
+    refused("both must train the same", learning_rates={"projector": 0.1} if second["learning_rates"]["lora"] else {})
+
+
 def test_lineage_follows_starts_from(tiny_recipe):
     first = tiny_recipe.stages[0]
     names = [("a", None), ("b", None), ("c", "a"), ("d", None)]

@@ -127,6 +127,29 @@ def test_a_stage_starts_from_a_named_earlier_one(make_recipe):
     assert before[0] == pytest.approx(losses(skipped)[4], abs=2.0)
 
 
+def test_a_stage_ends_as_the_mean_of_itself_and_another(make_recipe):
+    """b and c start from a; c's file and the model that is saved are the mean. Redoing c gives the same."""
+    both = {"projector": 0.01, "lora": 0.01}
+    stages = [
+        {"name": "a", "learning_rates": {"projector": 0.01}, **SMALL},
+        {"name": "b", "learning_rates": both, **SMALL},
+        {"name": "c", "learning_rates": both, "starts_from": "a", "mix_positions": 0.5, **SMALL},
+    ]
+    alone = train.run_recipe(make_recipe("alone", stages=stages))
+    run = train.run_recipe(make_recipe("mean", stages=[*stages[:2], {**stages[2], "average_with": ["b"]}]))
+    b, c = (load_file(alone / f"stages/{name}/trained.safetensors") for name in "bc")
+    mean = load_file(run / "stages/c/trained.safetensors")
+    assert any(not torch.equal(b[name], c[name]) for name in b)
+    for name in b:
+        torch.testing.assert_close(mean[name], (b[name] + c[name]) / 2)
+    saved = load_file(run / "trained.safetensors")
+    assert all(torch.equal(saved[name], mean[name]) for name in mean)
+    train.run_recipe(make_recipe("mean", stages=[*stages[:2], {**stages[2], "average_with": ["b"]}]), stage="c",
+                     resume=False)  # fmt: skip
+    again = load_file(run / "stages/c/trained.safetensors")
+    assert all(torch.equal(again[name], mean[name]) for name in mean)
+
+
 def test_the_adapter_trains_at_the_stages_strength_and_is_saved_at_1(make_recipe):
     """The first loss of the second stage shows the adapter's strength; the run answers with it as trained."""
     base = make_recipe().model_dump(mode="json")
