@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from launched import LAUNCHERS, launch
+from safetensors.torch import load_file
 
 from data_builders.jobs import Processes
 from data_builders.pipeline import build_set
 from data_builders.recipe_reading import load_data_recipe
+from lalm.training.checkpoints import find_checkpoints
 from lalm.training.metrics import read_metrics
 
 pytestmark = [pytest.mark.slow(seconds=90), pytest.mark.real("models", "corpora")]
@@ -35,11 +38,12 @@ A_FEW = {
     "questions": {"records": {"train": dict.fromkeys(TASKS, 6)}},
     "output": {"form": "jsonl"},
 }
+SETTLING = ("settle", "settle_less", "settle_least")
 # Each process blends clips at random, and bfloat16 rounds other sums otherwise: neither is left in.
 SHORT = [
     *("stages.align.steps=2", "stages.align.batch_records=8", "stages.instruct.steps=2"),
     *("stages.instruct.batch_records=4", "stages.instruct.mix_positions=0"),
-    *("stages.settle.steps=1", "stages.settle.batch_records=4", "stages.settle.mix_positions=0"),
+    *(f"stages.{stage}.{change}" for stage in SETTLING for change in ("steps=1", "batch_records=4", "mix_positions=0")),
     *("language_model.dtype=float32", "encoders.0.dtype=float32", "output.log_to=[]"),
 ]
 CLOSE = 1e-4
@@ -73,7 +77,15 @@ def test_it_trains_under_a_launcher_as_in_one_process(launcher, overrides, banne
     run = tmp_path / "run"
     said = launch(launcher, ["quickstart", *overrides, *changes, f"output.folder={run}"], tmp_path)
     assert banner in said
-    for stage in ("align", "instruct", "settle"):
+    for stage in ("align", "instruct", *SETTLING):
         assert json.loads((run / "stages" / stage / "plan.json").read_text())["processes"] == 2
-    assert len(losses_of_one) == 5
+    assert len(losses_of_one) == 7
     assert losses(run) == pytest.approx(losses_of_one, abs=CLOSE)
+    # The last stage ends as the mean of the three, and the model that is written is that mean.
+    written, means = load_file(run / "trained.safetensors"), load_file(run / "stages/settle_least/trained.safetensors")
+    ended = [load_file(find_checkpoints(run / "stages/settle_least")[-1] / "trained.safetensors")]
+    ended += [load_file(run / "stages" / stage / "trained.safetensors") for stage in SETTLING[:2]]
+    for name, mean in means.items():
+        torch.testing.assert_close(mean, sum(tensors[name] for tensors in ended) / 3)
+        torch.testing.assert_close(written[name], mean)
+    assert any(not torch.equal(ended[0][name], mean) for name, mean in means.items())
