@@ -87,9 +87,8 @@ def _sums(rows: Tensor, counts: Tensor) -> Tensor:
 
 def _statistics(windows: Tensor, num_steps: Tensor, num_windows: Tensor) -> Tensor:
     """Mean and deviation of each clip's steps: `windows [N, size, E]`, zeros behind the last step -> `[clips, 2E]`."""
-    windows = windows.float()
-    steps = num_steps[:, None]
+    dtype, windows, steps = windows.dtype, windows.float(), num_steps[:, None]
     mean = _sums(windows.sum(dim=1), num_windows) / steps
     square = _sums(windows.square().sum(dim=1), num_windows) / steps
     deviation = (square - mean.square()).clamp(min=0).add(1e-5).sqrt()
-    return torch.cat([mean, deviation], dim=1)
+    return torch.cat([mean, deviation], dim=1).to(dtype)
