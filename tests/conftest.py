@@ -61,15 +61,6 @@ def missing_gpu() -> str:
     return "" if torch.cuda.is_available() else "needs a CUDA device"
 
 
-USER_CACHE = cache_folder()
-
-
-@pytest.fixture
-def user_cache() -> Path:
-    """The cache of whoever runs the tests, to read from."""
-    return USER_CACHE
-
-
 @pytest.fixture(autouse=True)
 def own_cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, monkeypatch) -> Path:
     """A cache folder of the test's own, so that none writes into the user's; tests marked `real` use the user's."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -104,11 +103,7 @@ def test_check_wants_one_recipe_or_all_of_them():
 
 
 @pytest.mark.slow
-def test_every_recipe_is_checked_and_one_that_fails_stops_no_other(monkeypatch, own_cache, user_cache):
-    """What set-up counted with this very source stands in the user's cache, and is not counted again."""
-    monkeypatch.chdir(ROOT)
-    if (user_cache / "plans").is_dir():
-        shutil.copytree(user_cache / "plans", own_cache / "plans")
+def test_every_recipe_is_checked_and_one_that_fails_stops_no_other(monkeypatch):
     monkeypatch.setattr("lalm.resources._package_folder", missing_base)
     text = shown("check", "--all", status=2)
     for recipe in shipped_recipes():
