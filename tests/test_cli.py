@@ -158,6 +158,13 @@ def test_check_shows_rates_parts_stages_and_data(run, tiny_data: Path):
     assert "The recipe can be trained." in out
 
 
+def said_by(code: str) -> str:
+    """What Python code prints in a process of its own, which must end well."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.slow
 def test_what_stands_for_torchs_compiler_makes_way_where_it_is_used():
     code = (
@@ -171,8 +178,7 @@ def test_what_stands_for_torchs_compiler_makes_way_where_it_is_used():
         "compiled = torch.compile(lambda x: x + 1, backend='eager', fullgraph=True)\n"
         "assert compiled(torch.ones(2)).tolist() == [2, 2] and torch._dynamo.config.cache_size_limit\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    said_by(code)
 
 
 @pytest.mark.slow
@@ -187,9 +193,7 @@ def test_check_reads_no_package_that_it_does_not_need():
         "assert isinstance(sys.modules[COMPILER], IdleCompiler), 'the compiler was read'\n"
         "sys.exit(any(sys.modules.get(name) for name in UNUSED))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "The recipe can be trained." in done.stdout
+    assert "The recipe can be trained." in said_by(code)
 
 
 def test_check_refuses_parts_that_do_not_fit(run, tiny_data: Path):

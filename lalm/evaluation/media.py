@@ -83,6 +83,11 @@ def png(shades: np.ndarray) -> bytes:
     )
 
 
+LETTER_WIDTH = 7.5
+"""Of the curves' labels (12 px, half bold), a little more than most letters take."""
+NUM_COLOURS = 5
+
+
 @dataclass(frozen=True)
 class Curve:
     """One stage's losses, in order."""
@@ -120,9 +125,10 @@ def curve_svg(curves: Sequence[Curve], label: str) -> str:
             f'<line class="grid" x1="{_LEFT}" x2="{CURVE_WIDTH - _RIGHT}" y1="{y(value):.1f}" y2="{y(value):.1f}"/>'
         )
         parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2f}</text>')
+    names, steps_ends = _Labels(), _Labels()
     for number, (curve, offset) in enumerate(zip(curves, offsets, strict=True)):
         steps = [offset + step for step in curve.steps]
-        colour = f"stage{number % 4}"
+        colour = f"stage{number % NUM_COLOURS}"
         parts.append(f'<polyline class="raw {colour}" points="{_points(steps, curve.values, x, y)}"/>')
         parts.append(f'<polyline class="mean {colour}" points="{_points(steps, _running_mean(curve.values), x, y)}"/>')
         if number:
@@ -130,14 +136,31 @@ def curve_svg(curves: Sequence[Curve], label: str) -> str:
                 f'<line class="border" x1="{x(offset):.1f}" x2="{x(offset):.1f}" y1="{_TOP}" '
                 f'y2="{CURVE_HEIGHT - _BOTTOM}"/>'
             )
+        start, row = names.place(x(offset) + 6, curve.name)
         parts.append(
-            f'<text class="stage {colour}" x="{x(offset) + 6:.1f}" y="{_TOP - 9}">{html.escape(curve.name)}</text>'
+            f'<text class="stage {colour}" x="{start:.1f}" y="{_TOP - 9 + 15 * row}">{html.escape(curve.name)}</text>'
         )
-        parts.append(
-            f'<text class="tick" x="{x(offset + max(curve.steps)):.1f}" y="{CURVE_HEIGHT - 12}" text-anchor="end">'
-            f"step {max(curve.steps):g}</text>"
-        )
+        end, steps_said = x(offset + max(curve.steps)), f"step {max(curve.steps):g}"
+        if steps_ends.place(end - LETTER_WIDTH * len(steps_said), steps_said)[1] == 0:
+            parts.append(
+                f'<text class="tick" x="{end:.1f}" y="{CURVE_HEIGHT - 12}" text-anchor="end">{steps_said}</text>'
+            )
     return "".join([*parts, "</svg>"])
+
+
+class _Labels:
+    """Rows in which texts, placed from the left to the right, do not lie on one another."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def place(self, start: float, text: str) -> tuple[float, int]:
+        """Where a text that should begin at `start` begins, so that it ends within the picture, and its row."""
+        width = LETTER_WIDTH * len(text)
+        start = min(start, CURVE_WIDTH - _RIGHT - width)
+        row = next((row for row, end in enumerate(self._ends) if end <= start), len(self._ends))
+        self._ends[row : row + 1] = [start + width]
+        return start, row
 
 
 def _points(steps: Sequence[float], values: Sequence[float], x, y) -> str:

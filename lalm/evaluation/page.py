@@ -52,6 +52,7 @@ svg polyline { fill:none; stroke-linejoin:round } svg .raw { stroke-width:1; opa
 svg .mean { stroke-width:2.4 }
 svg polyline.stage0 { stroke:var(--model) } svg polyline.stage1 { stroke:var(--swapped) }
 svg polyline.stage2 { stroke:var(--good) } svg polyline.stage3 { stroke:var(--majority) }
+svg polyline.stage4 { stroke:var(--chance) } svg text.stage4 { fill:var(--chance) }
 svg text.stage0 { fill:var(--model) } svg text.stage1 { fill:var(--swapped) }
 svg text.stage2 { fill:var(--good) } svg text.stage3 { fill:var(--majority) }
 img.curve { width:100%; border-radius:8px }

@@ -568,9 +568,8 @@ class Recipe(Section):
         """The earlier stages whose weights stage `index` starts from, in the order in which they were trained."""
         names = [stage.name for stage in self.stages]
         chain: list[int] = []
-        while index > 0:
-            parent = self.stages[index].starts_from
-            index = index - 1 if parent is None else names.index(parent)
+        while (parent := self._parent(index)) is not None:
+            index = names.index(parent)
             chain.insert(0, index)
         return chain
 

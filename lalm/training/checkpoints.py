@@ -204,19 +204,20 @@ def average_trained(path: Path, others: Sequence[Path]) -> None:
     Raises:
         CheckpointError: if a file cannot be read, or holds others.
     """
-    sums = {name: tensor.double() for name, tensor in load_file(path).items()}
+    own = load_file(path)
+    shapes = {name: tensor.shape for name, tensor in own.items()}
+    sums = {name: tensor.double() for name, tensor in own.items()}
     for other in others:
         try:
             tensors = load_file(other)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{other}: cannot be read ({error}). Train its stage again.") from error
-        if {name: tensor.shape for name, tensor in tensors.items()} != {name: s.shape for name, s in sums.items()}:
+        if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
             raise CheckpointError(f"{other}: holds other weights than {path}; their mean cannot be taken.")
         for name, tensor in tensors.items():
             sums[name] += tensor.double()
-    dtypes = {name: tensor.dtype for name, tensor in load_file(path).items()}
-    means = {name: (total / (len(others) + 1)).to(dtypes[name]) for name, total in sums.items()}
-    _save_atomically(path, means)
+    count = len(others) + 1
+    _save_atomically(path, {name: (total / count).to(own[name].dtype) for name, total in sums.items()})
 
 
 def _save_atomically(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -2,11 +2,23 @@
 
 import base64
 import io
+import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from lalm.evaluation.media import SPECTROGRAM_BANDS, Curve, band_decibels, curve_svg, png, sound_uri, spectrogram_uri
+from lalm.evaluation.media import (
+    CURVE_WIDTH,
+    LETTER_WIDTH,
+    SPECTROGRAM_BANDS,
+    Curve,
+    band_decibels,
+    curve_svg,
+    png,
+    sound_uri,
+    spectrogram_uri,
+)
 
 
 def decoded(uri):
@@ -50,3 +62,19 @@ def test_curve_draws_each_stage_and_escapes_its_name():
     assert "a&lt;b" in svg
     assert "nan" not in svg
     assert curve_svg([Curve("a", [1], [1.0])], "loss") == ""
+
+
+def test_names_of_short_stages_do_not_lie_on_one_another():
+    """Each in a row of its own, all within the picture; of the steps at which they end, those are said that fit."""
+    names = ("instruct", "settle", "settle_less", "settle_least", "end")
+    curves = [Curve(name, [1, count], [1.0, 0.5]) for name, count in zip(names, (480, 50, 50, 50, 10), strict=True)]
+    svg = curve_svg(curves, "loss")
+    found = re.findall(r'class="stage stage\d" x="([\d.]+)" y="(\d+)">(\w+)<', svg)
+    assert [name for _, _, name in found] == list(names)
+    boxes = [(float(x), float(x) + LETTER_WIDTH * len(name), y) for x, y, name in found]
+    assert all(end <= CURVE_WIDTH for _, end, _ in boxes)
+    for number, (start, end, y) in enumerate(boxes):
+        assert not any(start < other[1] and other[0] < end and y == other[2] for other in boxes[number + 1 :])
+    ends = [(float(x), said) for x, said in re.findall(r'x="([\d.]+)" y="\d+" text-anchor="end">(step \d+)<', svg)]
+    assert [said for _, said in ends] == ["step 480", "step 50", "step 50", "step 50"], "the last has no room"
+    assert all(b - LETTER_WIDTH * len(said) >= a for (a, _), (b, said) in pairwise(ends))
