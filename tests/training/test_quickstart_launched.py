@@ -38,7 +38,7 @@ A_FEW = {
     "questions": {"records": {"train": dict.fromkeys(TASKS, 6)}},
     "output": {"form": "jsonl"},
 }
-SETTLING = ("settle", "settle_less", "settle_least")
+SETTLING = ("settle", "settle2", "settle3")
 # Each process blends clips at random, and bfloat16 rounds other sums otherwise: neither is left in.
 SHORT = [
     *("stages.align.steps=2", "stages.align.batch_records=8", "stages.instruct.steps=2"),
@@ -82,8 +82,8 @@ def test_it_trains_under_a_launcher_as_in_one_process(launcher, overrides, banne
     assert len(losses_of_one) == 7
     assert losses(run) == pytest.approx(losses_of_one, abs=CLOSE)
     # The last stage ends as the mean of the three, and the model that is written is that mean.
-    written, means = load_file(run / "trained.safetensors"), load_file(run / "stages/settle_least/trained.safetensors")
-    ended = [load_file(find_checkpoints(run / "stages/settle_least")[-1] / "trained.safetensors")]
+    written, means = load_file(run / "trained.safetensors"), load_file(run / "stages/settle3/trained.safetensors")
+    ended = [load_file(find_checkpoints(run / "stages/settle3")[-1] / "trained.safetensors")]
     ended += [load_file(run / "stages" / stage / "trained.safetensors") for stage in SETTLING[:2]]
     for name, mean in means.items():
         torch.testing.assert_close(mean, sum(tensors[name] for tensors in ended) / 3)
