@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if no_gpu:
                 item.add_marker(pytest.mark.skip(reason=no_gpu))
     items.sort(key=_length)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the collections that every training asks for need not look through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or what is taken apart at the end of the process says that something is left
 
 
 def _length(item: pytest.Item) -> tuple[bool, float]:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -64,12 +65,18 @@ def json_schema(
     `most` bounds the lists of the outermost object; `narrowed` adds to what is asked of some of its keys, such as the
     names that one clip allows.
     """
-    schema = _closed(shape.model_json_schema())
+    schema = _closed(_model_schema(shape))
     for name, value in schema["properties"].items():
         if most is not None and value.get("type") == "array":
             value["maxItems"] = most
         value |= (narrowed or {}).get(name, {})
     return schema
+
+
+@cache
+def _model_schema(shape: type[BaseModel]) -> dict[str, Any]:
+    """Made once for a shape, and not to be changed."""
+    return shape.model_json_schema()
 
 
 def _closed(node: Any) -> Any:

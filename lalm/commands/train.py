@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import sys
 from typing import Annotated
@@ -49,6 +50,7 @@ def train(
     from lalm.evaluation.runner import evaluate_run
     from lalm.training.train import run_recipe
 
+    gc.freeze()  # what was imported stays, and the collections at the ends of stages need not look through it
     try:
         run_recipe(
             loaded,

@@ -1,7 +1,7 @@
 """Long stacks of equal layers, made short for a count.
 
-With every further layer of a stack of equal ones a pass holds and computes the same amount more. So counts on two and
-on three layers give the count of any number, and a plan of 32 layers costs five. What is repeated may be several
+With every further layer of a stack of equal ones a pass holds and computes the same amount more. So counts on one and
+on two layers give the count of any number, and a plan of 32 layers costs three. What is repeated may be several
 layers: every second one with cross-attention, five of six with a sliding window.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-SHORT, LONGER = 2, 3
-"""Repetitions that stay: the first of a stack may be what makes a tensor that the others share. Stacks of no more than
+SHORT, LONGER = 1, 2
+"""Repetitions that stay; the first, which may make a tensor that the others share, is in both. Stacks of no more than
 both together are counted whole."""
 
 

@@ -21,9 +21,10 @@ BLOCK_NUMBERS = 2**17
 
 
 def lean_norms(model: nn.Module) -> None:
-    """Gives the model's RMS norms this way, in place: those whose formula it is, seen by trying."""
+    """Gives the model's RMS norms this way, in place: those whose formula it is, seen by trying. Twice is as once."""
     for module in model.modules():
-        if type(module).__name__.endswith("RMSNorm") and _is_plain(module):
+        is_norm = type(module).__name__.endswith("RMSNorm") and not isinstance(module, LeanNorm)
+        if is_norm and _is_plain(module):
             module.__class__ = _lean(type(module))  # type: ignore[arg-type]
 
 

@@ -250,12 +250,15 @@ class _Count:
         # Also while the backward pass runs checkpointed layers again, where a mode of torch's would not reach.
         self._fused = patch.object(nn.functional, "scaled_dot_product_attention", _fused_attention)
         self._kept = 0
+        self._trained: list[Tensor] = []
 
     def __enter__(self) -> _Count:
-        for parameter in self._module.parameters():
+        self._trained = []
+        held = [*self._module.parameters(), *self._module.buffers()]
+        for parameter in held:
             if parameter.requires_grad:
                 parameter.grad = torch.zeros_like(parameter)
-        held = [*self._module.parameters(), *self._module.buffers()]
+                self._trained.append(parameter)
         self._live.ignore([*held, *(parameter.grad for parameter in held if parameter.grad is not None)])
         self._fused.start()
         self._live.__enter__()
@@ -268,7 +271,7 @@ class _Count:
     def __exit__(self, *problem: Any) -> None:
         self._live.__exit__(*problem)
         self._fused.stop()
-        for parameter in self._module.parameters():
+        for parameter in self._trained:
             parameter.grad = None
 
     def cost(self) -> PassCost:

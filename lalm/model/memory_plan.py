@@ -141,9 +141,10 @@ def _hold(recipe: Recipe, stage: StageSection, model: LalmForConditionalGenerati
             dtype = torch.float32 if trains else held.get(part, torch.float32)
             if part == "encoder" and not trains:
                 dtype = next(dtype for start, dtype in encoder_dtypes.items() if name.startswith(start))
-            parameter.data = parameter.data.to(dtype)
-            wanted = any(fnmatchcase(name, pattern) for pattern in patterns.get(part, ("*",)))
-            parameter.requires_grad_(trains and wanted)
+            if parameter.dtype != dtype:
+                parameter.data = parameter.data.to(dtype)
+            wanted = trains and any(fnmatchcase(name, pattern) for pattern in patterns.get(part, ("*",)))
+            parameter.requires_grad_(wanted)
     model.activation_checkpointing_disable()
     if stage.gradient_checkpointing:
         model.activation_checkpointing_enable()

@@ -29,7 +29,7 @@ EXTENDS = "extends"
 HEADER = "# The resolved recipe of a run: every setting, defaults included. `lalm train` reads it like any other.\n"
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """YAML 1.1 reads `5e-4` as text; here it is a number, as in YAML 1.2."""
 
 

@@ -19,6 +19,11 @@ PANELS = (
 )
 """Title and beginnings of the columns of the panels below the loss; one of a single curve is left out."""
 
+PANEL_INCHES, GAP_INCHES = (8.2, 3.0), 0.6
+"""Width and height of a panel, and what is between two; matplotlib would take as long as for drawing to find them."""
+MARGINS_INCHES = (0.65, 0.15, 0.5, 0.35)
+"""Left, right, bottom, top."""
+
 
 def smoothed(values: Sequence[float], weight: float = SMOOTHING) -> list[float]:
     """Exponential running mean of a curve; the first value is the first mean."""
@@ -39,9 +44,15 @@ def plot_loss(metrics_file: Path, image: Path) -> bool:
     from matplotlib.figure import Figure
 
     panels = [(title, names) for title, starts in PANELS if len(names := panel_columns(rows, starts)) > 1]
-    figure = Figure(figsize=(9, 4.5 + 3 * len(panels)), layout="constrained")
+    count = 1 + len(panels)
+    left, right, bottom, top = MARGINS_INCHES
+    width, height = left + PANEL_INCHES[0] + right, bottom + count * PANEL_INCHES[1] + (count - 1) * GAP_INCHES + top
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    first, *others = figure.subplots(1 + len(panels), squeeze=False)[:, 0]
+    figure.subplots_adjust(
+        *(left / width, bottom / height, 1 - right / width, 1 - top / height), hspace=GAP_INCHES / PANEL_INCHES[1]
+    )
+    first, *others = figure.subplots(count, squeeze=False)[:, 0]
     _draw_loss(first, rows)
     for axes, (title, names) in zip(others, panels, strict=True):
         for name in names:

@@ -51,6 +51,8 @@ from lalm.training.trainer import LalmTrainer, check_distribution, training_argu
 PLAN = "plan.json"
 MEAN_OF_LAST = 20
 """The final loss that is reported of a stage is the mean over this many last steps."""
+PLOT_AFTER_SECONDS = 20.0
+"""loss.png is drawn at the end of a stage that took this long, and at the end of the run."""
 Evaluate = Callable[[Path], Any]
 """Measures a finished run, given its folder; called in the first process."""
 
@@ -203,6 +205,7 @@ def _train_stages(
         run.model, _ = _fresh_model(recipe)
         _load_finished(run, held)
     if state.is_main_process:
+        plot_loss(folder.metrics_file, folder.loss_image)
         run.model.end_objectives()
         run.model.set_lora_scale(1.0)
         save_trained(folder.path, run.model.eval(), processor, recipe, stage=recipe.stages[last].name)
@@ -394,7 +397,8 @@ def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: fl
             "wall_seconds": seconds,
         },
     )
-    plot_loss(run.folder.metrics_file, run.folder.loss_image)
+    if seconds >= PLOT_AFTER_SECONDS:
+        plot_loss(run.folder.metrics_file, run.folder.loss_image)
     say(
         run.console,
         f"Stage {section.name}: {num_steps} steps in {seconds:.0f} s, loss {loss:.4f} (mean of the last {len(last)})",

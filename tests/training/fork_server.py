@@ -103,10 +103,14 @@ def kills(stages: Sequence[tuple[str, int]], count: int, seed: int, processes: i
 
 def _serve() -> None:
     import deepspeed  # noqa: F401
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
     import lalm.training.train  # noqa: F401
 
+    get_checkpoint_conversion_mapping("llama")  # a table of all families, made once
     gc.collect()
     gc.freeze()  # else the first collection of every forked process copies the whole heap
     answers = os.fdopen(os.dup(1), "w")
