@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,7 +151,7 @@ class TextIds:
         shingles = {" ".join(words[start : start + SHINGLE_WORDS]) for start in range(len(words) - SHINGLE_WORDS + 1)}
         signature.update_batch([shingle.encode() for shingle in sorted(shingles or {" ".join(words)})])
         if self._lsh is None:
-            self._lsh = self._datasketch.MinHashLSH(threshold=self.threshold, num_perm=PERMUTATIONS)
+            self._lsh = self._datasketch.MinHashLSH(num_perm=PERMUTATIONS, params=_bands(self.threshold))
         close = [
             (-signature.jaccard(self._signatures[key]), key)
             for key in self._lsh.query(signature)
@@ -162,6 +163,15 @@ class TextIds:
             self._lsh.insert(id_, signature)
             self._signatures[id_] = signature
         return id_
+
+
+@cache
+def _bands(threshold: float) -> tuple[int, int]:
+    """Bands and rows of the index for a threshold: found by integrals, which takes longer than all texts of a clip."""
+    import datasketch
+
+    index = datasketch.MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+    return index.b, index.r
 
 
 def conversation_text(record: Record) -> str:
