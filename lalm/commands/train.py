@@ -50,7 +50,7 @@ def train(
     from lalm.evaluation.runner import evaluate_run
     from lalm.training.train import run_recipe
 
-    gc.freeze()  # what was imported stays, and the collections at the ends of stages need not look through it
+    gc.freeze()  # What was imported stays: the collections at the ends of stages need not look through it.
     try:
         run_recipe(
             loaded,
@@ -66,3 +66,5 @@ def train(
         again = [argument for argument in sys.argv[1:] if argument != "--no-resume"]
         typer.secho(f"\nStopped. Resume by: lalm {shlex.join(again)}", fg="yellow", err=True)
         raise typer.Exit(INTERRUPTED) from None
+    finally:
+        gc.unfreeze()
