@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -12,10 +13,10 @@ from lalm.training.distributed import uses_cpu
 
 
 def are_short(model: nn.Module) -> bool:
-    """Whether products of what trains in float32 may take bfloat16's 8 bits of each factor: where the rest of the model
-    is held in them, on a CPU that multiplies so. Sums stay in float32, and so do weights, gradients and optimizer."""
+    """Whether products of what trains in float32 may take bfloat16's 8 bits of each factor: where the language model is
+    held in them, on a CPU that multiplies so. Sums stay in float32, and so do weights, gradients and optimizer."""
     has_units = uses_cpu() and torch.cpu._is_avx512_bf16_supported()
-    return has_units and any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
+    return has_units and any(weight.dtype == torch.bfloat16 for _, weight in cast(Any, model).parts()["language_model"])
 
 
 @contextmanager

@@ -47,12 +47,19 @@ def test_not_enabled_nothing_changes():
 
 
 @has_units
-@pytest.mark.parametrize(("held", "short"), [(torch.bfloat16, True), (torch.float32, False)])
-def test_a_step_multiplies_as_the_model_is_held(
-    tmp_path, tiny_model, tiny_batches, make_stage, held, short, monkeypatch
+@pytest.mark.parametrize(
+    ("part", "held", "short"),
+    [
+        ("language_model", torch.bfloat16, True),
+        ("language_model", torch.float32, False),
+        ("audio_tower", torch.bfloat16, False),  # the language model is to be multiplied in float32
+    ],
+)
+def test_a_step_multiplies_as_the_language_model_is_held(
+    tmp_path, tiny_model, tiny_batches, make_stage, part, held, short, monkeypatch
 ):
     stage = make_stage(steps=2)
-    tiny_model.frozen = nn.Parameter(torch.zeros(2, dtype=held), requires_grad=False)
+    setattr(tiny_model, f"{part}_frozen", nn.Parameter(torch.zeros(2, dtype=held), requires_grad=False))
     enter_stage(tiny_model, stage)
     batches = tiny_batches(2, 1)
     args = training_arguments(RECIPE, stage, tmp_path, num_steps=2, micro_batches=1, seed=0)
