@@ -198,7 +198,11 @@ def _train_stages(
             leave_zero()
             run.model, _ = _fresh_model(recipe)
             _load_finished(run, recipe.lineage(index))
+        started = time.perf_counter()
         _train_stage(run, index)
+        is_long = time.perf_counter() - started >= PLOT_AFTER_SECONDS
+        if state.is_main_process and is_long and index != todo[-1]:
+            plot_loss(folder.metrics_file, folder.loss_image)
         held = [*recipe.lineage(index), index]
     if is_dealt_out:
         leave_zero()
@@ -397,8 +401,6 @@ def _finish_stage(run: _Run, section: StageSection, data: StageData, seconds: fl
             "wall_seconds": seconds,
         },
     )
-    if seconds >= PLOT_AFTER_SECONDS:
-        plot_loss(run.folder.metrics_file, run.folder.loss_image)
     say(
         run.console,
         f"Stage {section.name}: {num_steps} steps in {seconds:.0f} s, loss {loss:.4f} (mean of the last {len(last)})",

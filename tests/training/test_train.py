@@ -58,6 +58,16 @@ def losses(folder) -> list[float]:
     return [row["loss"] for row in read_metrics(folder / "metrics.csv")]
 
 
+@pytest.mark.parametrize(("long", "drawn"), [(0.0, [6, 12]), (1e9, [12])])
+def test_losses_are_drawn_at_the_end_and_behind_a_long_stage(make_recipe, monkeypatch, long, drawn):
+    """Once each time: how many steps the picture shows."""
+    shown = []
+    monkeypatch.setattr(train, "PLOT_AFTER_SECONDS", long)
+    monkeypatch.setattr(train, "plot_loss", lambda metrics, image: shown.append(len(read_metrics(metrics))))
+    train.run_recipe(make_recipe())
+    assert shown == drawn
+
+
 def test_a_run_leaves_what_it_says(make_recipe):
     called = []
     recipe = make_recipe()
