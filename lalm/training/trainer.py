@@ -30,7 +30,6 @@ from lalm.training.distributed import uses_cpu
 from lalm.training.fsdp import deal_out, give_back, whole
 from lalm.training.items import count_items
 from lalm.training.process_share import ProcessShare, items_ahead
-from lalm.training.products import are_short, short_products
 from lalm.training.schedule import share_of_peak
 from lalm.training.stages import check_names, load_trained_tensors, parameter_groups, trained_tensors
 
@@ -113,7 +112,6 @@ class LalmTrainer(Trainer):
         self.stage, self.keep_checkpoints, self._best_step = stage, keep_checkpoints, best_step
         self._writes_to: Path | None = None
         self._step_ids: list[str] = []
-        self._multiplies_short = are_short(model)
         self._step_counts = {"records": 0.0, "audio_seconds": 0.0, "positions": 0.0}
         super().__init__(
             model=model,
@@ -167,11 +165,6 @@ class LalmTrainer(Trainer):
         return 0
 
     # Loss.
-
-    def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """One micro-batch forwards and backwards."""
-        with short_products(self._multiplies_short):
-            return super().training_step(*args, **kwargs)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
