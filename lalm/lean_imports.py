@@ -17,6 +17,8 @@ from typing import Any
 
 UNUSED = ("bitsandbytes", "scipy")
 COMPILER = "torch._dynamo"
+ALONE = ("config",)
+"""Modules of the compiler that are asked for without it and do not want the rest."""
 
 
 def import_less() -> None:
@@ -27,7 +29,7 @@ def import_less() -> None:
 
 
 class IdleCompiler(ModuleType):
-    """Stands for `torch._dynamo` until something other than its marks on functions, or a submodule, is asked for.
+    """Stands for `torch._dynamo` until something other than its marks on functions, or `ALONE`, is asked for.
 
     The marks say how a function is to be compiled; where nothing is compiled they are the function itself. For
     anything else the real module takes this one's place.
@@ -48,7 +50,7 @@ class IdleCompiler(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if Path(self.__path__[0], f"{name}.py").is_file():  # a submodule, which does not want the rest
+        if name in ALONE:
             return importlib.import_module(f"{COMPILER}.{name}")
         if sys.modules.get(COMPILER) is self:
             del sys.modules[COMPILER]

@@ -182,6 +182,17 @@ def test_what_stands_for_torchs_compiler_makes_way_where_it_is_used():
 
 
 @pytest.mark.slow
+def test_a_part_of_torchs_compiler_brings_all_of_it():
+    code = (
+        "from lalm.lean_imports import import_less\nimport_less()\n"
+        "import torch\n"
+        "assert torch._dynamo.config.cache_size_limit\n"
+        "print(torch._dynamo.eval_frame.OptimizedModule.__name__)\n"  # as transformers does where it saves a model
+    )
+    assert said_by(code) == "OptimizedModule\n"
+
+
+@pytest.mark.slow
 def test_check_reads_no_package_that_it_does_not_need():
     code = (
         "import sys, lalm.cli\nsys.argv = ['lalm', 'check', 'salmonn_7b', 'language_model.quantisation=nf4']\n"
