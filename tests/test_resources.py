@@ -179,7 +179,10 @@ def test_what_needs_no_hub_is_told_from_what_may(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     assert resources.is_on_disk("mine")
     assert resources.is_on_disk("package:whisper-base")
+    assert not resources.is_at_hand("package:whisper-base")
     assert resources.is_on_disk("openai:tiny.en")
+    assert resources.is_at_hand("openai:tiny.en")
+    assert resources.is_at_hand("mine")
     assert not resources.is_on_disk("openai/whisper-tiny")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     for base in ("openai/whisper-tiny", "gpt2", "BEATs_iter3.pt", "a/b/c"):

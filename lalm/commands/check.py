@@ -85,9 +85,12 @@ def check_one(
     if not missing:
         console.print(plan.data, highlight=False)
     elif is_expected(recipe, name, overrides):
-        console.print(where_data_comes_from(recipe, missing), style="yellow", highlight=False)
+        console.print(where_data_comes_from(recipe, missing), style="yellow", highlight=False, soft_wrap=True)
     else:
         problems += [f"data.sources: {path}: no such file of records" for path in missing]
+    if packages := missing_packages(recipe):
+        message = f"Base models are not here yet. Fetch them with: lalm models fetch {' '.join(packages)}"
+        console.print(message, style="yellow", highlight=False, soft_wrap=True)
     for problem in problems:
         console.print(problem, style="red", markup=False, highlight=False)
     if not problems:
@@ -170,3 +173,12 @@ def missing_sources(recipe: Recipe) -> list[str]:
     """Files of records that the recipe names and that do not exist."""
     paths = [recipe.data.folder / source.records for source in recipe.data.sources.values()]
     return [str(path) for path in paths if not path.exists()]
+
+
+def missing_packages(recipe: Recipe) -> list[str]:
+    """Names of the packaged base models that the recipe names and that are not fetched."""
+    from lalm.resources import PACKAGE_PREFIX, is_at_hand
+
+    bases = dict.fromkeys([*(encoder.base for encoder in recipe.encoders), recipe.language_model.base])
+    packaged = [base for base in bases if base.startswith(PACKAGE_PREFIX)]
+    return [base.removeprefix(PACKAGE_PREFIX) for base in packaged if not is_at_hand(base)]

@@ -15,6 +15,7 @@ from lalm.encoders.base import AudioEncoder
 from lalm.model.audio_tower import AudioTower
 from lalm.model.configuration import LalmConfig
 from lalm.model.decoder import (
+    awaits_conversion,
     check_packing,
     choose_dtype,
     load_config,
@@ -27,7 +28,7 @@ from lalm.processing.processor import LalmProcessor
 from lalm.recipe.encoders import EncoderSection
 from lalm.recipe.known_bases import KNOWN_ENCODERS, KNOWN_FRONT_ENDS, KNOWN_LANGUAGE_MODELS
 from lalm.recipe.schema import LanguageModelSection, Recipe
-from lalm.resources import downloaded_config, is_on_disk
+from lalm.resources import downloaded_config, is_at_hand
 
 SAMPLED_EMBEDDINGS = 4096
 """Rows of a table that its scale is taken from where the whole table is not what the layers get."""
@@ -139,7 +140,7 @@ def build_empty(recipe: Recipe) -> LalmForConditionalGeneration:
 
 def known_sizes(section: EncoderSection) -> dict[str, Any] | None:
     """What `build_encoder` takes as configuration of a base that is not on this machine; None: read its own files."""
-    if section.base == "random" or is_on_disk(section.base):
+    if section.base == "random" or is_at_hand(section.base):
         return None
     name = encoder_name(section)
     if name == "whisper" and (path := downloaded_config(section.base)) is not None:
@@ -151,10 +152,14 @@ def known_sizes(section: EncoderSection) -> dict[str, Any] | None:
 
 
 def known_text_config(section: LanguageModelSection) -> Any:
-    """The configuration of a language model that is not on this machine; None: read its own files."""
-    if section.base == "random" or is_on_disk(section.base):
+    """The configuration of a language model that is not on this machine, or of a packaged one that must be converted
+    first; None: read its own files."""
+    if section.base == "random":
         return None
-    if (path := downloaded_config(section.base)) is not None:
+    if is_at_hand(section.base):
+        if not awaits_conversion(section.base):
+            return None
+    elif (path := downloaded_config(section.base)) is not None:
         return text_config_of(AutoConfig.from_pretrained(path.parent, trust_remote_code=False))
     sizes = KNOWN_LANGUAGE_MODELS.get(section.base)
     return AutoConfig.for_model(**sizes) if sizes else None

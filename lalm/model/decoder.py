@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from lalm.errors import MissingPackageError, ModelError
 from lalm.model.attention_mask import MASKED_LAYERS
 from lalm.model.fused_kernels import fuse_kernels
-from lalm.model.gguf_base import converted, gguf_file
+from lalm.model.gguf_base import converted, gguf_file, is_converted
 from lalm.model.grouped_attention import attend_in_groups, is_fastest_here, why_not_grouped
 from lalm.model.lean_norm import lean_norms
 from lalm.model.narrow_lora import narrow_adapters
@@ -194,6 +194,13 @@ def language_model_folder(base: str) -> str:
         return found
     gguf = gguf_file(found)
     return str(found if gguf is None else converted(gguf))
+
+
+def awaits_conversion(base: str) -> bool:
+    """Whether a base of this machine is a GGUF file that `language_model_folder` has yet to convert."""
+    found = find_base(base)
+    gguf = gguf_file(found) if isinstance(found, Path) else None
+    return gguf is not None and not is_converted(gguf)
 
 
 def language_model_fingerprint(base: str) -> str:

@@ -52,6 +52,8 @@ def _speech(width: int, layers: int, heads: int, **sizes: Any) -> Sizes:
 
 
 KNOWN_ENCODERS: dict[str, Sizes] = {
+    "package:whisper-base": _whisper(512, 6, 8),
+    "package:whisper-tiny.en": _whisper(384, 4, 6),
     "openai/whisper-small": _whisper(768, 12, 12),
     "openai/whisper-medium": _whisper(1024, 24, 16),
     "openai/whisper-large": _whisper(1280, 32, 20),
@@ -197,6 +199,11 @@ KNOWN_LANGUAGE_MODELS: dict[str, Sizes] = {
     "meta-llama/Llama-2-7b-hf": _llama(4096, 32, 32, 11008, context=4096),
     "meta-llama/Llama-2-7b-chat-hf": _llama(4096, 32, 32, 11008, context=4096),
     "TinyLlama/TinyLlama_v1.1": _llama(2048, 22, 32, 5632, kv_heads=4),
+    "package:smollm2-135m-instruct": {
+        **_llama(576, 30, 9, 1536, kv_heads=3, context=8192),
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
     "HuggingFaceTB/SmolLM2-360M-Instruct": {
         **_llama(960, 32, 15, 2560, kv_heads=5, context=8192),
         "vocab_size": 49152,

@@ -26,7 +26,7 @@ from lalm.errors import AudioError
 from lalm.files import write_text
 from lalm.model.planned import BatchShape, ModelPlan, StageMemory
 from lalm.recipe.schema import Recipe
-from lalm.resources import cache_folder, downloaded_config, is_on_disk
+from lalm.resources import cache_folder, downloaded_config, is_at_hand
 
 if TYPE_CHECKING:
     from lalm.model.modeling import LalmForConditionalGeneration
@@ -111,7 +111,7 @@ def _base_files(base: str) -> list[object]:
     path = Path(base).expanduser()
     if path.is_dir():
         return [_stamp(file) for file in sorted(path.glob("*.json"))]
-    if is_on_disk(base) or base == "random":
+    if is_at_hand(base) or base == "random":
         return [_stamp(path)]
     downloaded = downloaded_config(base)
     return [_stamp(downloaded)] if downloaded else []
@@ -171,7 +171,7 @@ def _batch_shapes(recipe: Recipe, model: LalmForConditionalGeneration) -> dict[s
     from lalm.training.batch_shapes import stage_shapes
 
     base = recipe.language_model.base
-    if base != "random" and not is_on_disk(base):
+    if base != "random" and not is_at_hand(base):
         return None
     few = len(clip_paths(load_records(recipe)[0])) <= MAX_PROBED_CLIPS
     return stage_shapes(recipe, model.audio_tower) if few else None

