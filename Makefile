@@ -66,18 +66,24 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "No environment could be made. On Debian: apt-get install python3-venv; or give one: make VENV=FOLDER"; exit 1; }
 
-# torch first and alone: packages that are built from source look for it.
+# torch first and alone: packages that are built from source look for it. pip compiles one file after the other, and the
+# tests of packages too.
 $(VENV)/.lalm-torch: | $(VENV)/bin/python
-	$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP) install --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	@touch $@
 
 $(VENV)/.lalm-demo: pyproject.toml $(VENV)/.lalm-torch
-	$(PIP) install -e '.[train,data]'
+	$(PIP) install --no-compile -e '.[train,data]'
+	@$(compile)
 	@touch $@
 
 $(VENV)/.lalm-dev: pyproject.toml $(VENV)/.lalm-torch
-	$(PIP) install -e '.[dev]'
+	$(PIP) install --no-compile -e '.[dev]'
+	@$(compile)
 	@touch $@ $(VENV)/.lalm-demo
+
+# Some packages carry files that are no Python of this version: those are left out.
+compile = $(VENV)/bin/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 
 lint: install-dev
 	$(VENV)/bin/ruff check .

@@ -37,8 +37,11 @@ KINDS = {
 LARGE = ("salmonn", "granite_speech", "qwen2_audio")
 """Sides that hand their memory back after a piece, for the next one to find. Ours holds little, and its short steps
 would be a tenth slower for it (measured)."""
-SIDE_MODULES = [*dict.fromkeys(place.partition(":")[0] for place in KINDS.values())]
+SIDE_MODULES = [__name__, *dict.fromkeys(place.partition(":")[0] for place in KINDS.values())]
+"""What a side is forked from; this module is read first."""
 LAST_WORDS_SECONDS = 10
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # It warns of kernels that it lacks, at each import.
 
 
 class Side:
@@ -136,7 +139,6 @@ class _PipePace:
 
 
 def _serve(connection: Connection, kind: str) -> None:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # It warns of kernels that it lacks, at each import.
     try:
         run, environment = connection.recv()
         os.environ.update(environment)  # Of a forked one it is that of the process it was forked from,

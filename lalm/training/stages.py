@@ -176,6 +176,22 @@ def part_names(model: nn.Module, stage: StageSection) -> list[str]:
     ]
 
 
+def are_taken_back(model: nn.Module, stages: Sequence[StageSection], files: Sequence[StageSection]) -> bool:
+    """Whether the files of other stages, put into the model, leave nothing in it of what `stages` trained.
+
+    Statistics of batches are in no file, and a part that was widened stays wide.
+    """
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return False
+    trained, kept = ({name for stage in group for name in part_names(model, stage)} for group in (stages, files))
+    widened, wide = ({part for stage in group for part in _parts(stage)} for group in (stages, files))
+    return trained <= kept and widened <= wide
+
+
+def _parts(stage: StageSection) -> list[str]:
+    return [part for part, rate in stage.learning_rates if rate is not None and part != HEADS]
+
+
 def _chosen(
     stage: StageSection, part: str, parameters: Sequence[tuple[str, nn.Parameter]]
 ) -> list[tuple[str, nn.Parameter]]:

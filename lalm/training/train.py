@@ -44,7 +44,7 @@ from lalm.training.held_out import HeldOutLoss
 from lalm.training.metrics import MetricsFile, read_metrics
 from lalm.training.plots import plot_loss
 from lalm.training.run_folder import RunFolder
-from lalm.training.stages import describe, enter_stage, load_trained_tensors, part_names, widen
+from lalm.training.stages import are_taken_back, describe, enter_stage, load_trained_tensors, part_names, widen
 from lalm.training.start import load_start, resolve_start
 from lalm.training.trainer import LalmTrainer, check_distribution, training_arguments
 
@@ -194,16 +194,19 @@ def _train_stages(
     for index in todo:
         # ZeRO and FSDP leave hooks and slices behind that a second stage cannot take over; one that starts from an
         # earlier one must not see what was trained since.
-        if index != todo[0] and (is_dealt_out or recipe.lineage(index) != held):
-            leave_zero()
-            run.model, _ = _fresh_model(recipe)
-            _load_finished(run, recipe.lineage(index))
+        lineage = recipe.lineage(index)
+        if index != todo[0] and (is_dealt_out or lineage != held):
+            since, before = ([recipe.stages[i] for i in group] for group in (set(held) - set(lineage), lineage))
+            if is_dealt_out or not are_taken_back(run.model, since, before):
+                leave_zero()
+                run.model, _ = _fresh_model(recipe)
+            _load_finished(run, lineage)
         started = time.perf_counter()
         _train_stage(run, index)
         is_long = time.perf_counter() - started >= PLOT_AFTER_SECONDS
         if state.is_main_process and is_long and index != todo[-1]:
             plot_loss(folder.metrics_file, folder.loss_image)
-        held = [*recipe.lineage(index), index]
+        held = [*lineage, index]
     if is_dealt_out:
         leave_zero()
         run.model, _ = _fresh_model(recipe)

@@ -105,14 +105,28 @@ def test_the_loss_a_record_does_not_depend_on_how_a_step_is_cut(make_recipe):
     assert curves["rows"] == pytest.approx(curves["packed"], abs=2e-5)
 
 
-def test_a_stage_starts_from_a_named_earlier_one(make_recipe):
+def count_builds(monkeypatch) -> list[int]:
+    """A list that gets an entry for every model that is built."""
+    built, original = [], train.build_model
+
+    def counted(recipe):
+        built.append(1)
+        return original(recipe)
+
+    monkeypatch.setattr(train, "build_model", counted)
+    return built
+
+
+def test_a_stage_starts_from_a_named_earlier_one(make_recipe, monkeypatch):
     """c starts from a: what b trained is not in it, and training it alone later gives the same."""
+    built = count_builds(monkeypatch)
     stages = [
         {"name": "a", "learning_rates": {"projector": 0.01}, **SMALL},
         {"name": "b", "learning_rates": {"projector": 0.01, "lora": 0.01}, **SMALL},
         {"name": "c", "learning_rates": {"projector": 0.005}, "starts_from": "a", **SMALL},
     ]
     run = train.run_recipe(make_recipe(stages=stages))
+    assert len(built) == 2, "a's file has no adapter, so c's model is a new one"
     skipped = train.run_recipe(make_recipe("skipped", stages=[stages[0], {**stages[2], "starts_from": None}],
                                            seed=0))  # fmt: skip
     kept = load_file(run / "trained.safetensors")
@@ -125,6 +139,27 @@ def test_a_stage_starts_from_a_named_earlier_one(make_recipe):
     train.run_recipe(make_recipe(stages=stages), stage="c", resume=False)
     assert losses(run)[8:] == before
     assert before[0] == pytest.approx(losses(skipped)[4], abs=2.0)
+
+
+def test_a_stage_that_starts_from_an_earlier_one_needs_no_new_model_if_its_file_holds_all_that_trained(
+    make_recipe, monkeypatch
+):
+    """c starts from a, in the model that b left: the losses and weights that it has alone, in a model of its own."""
+    both = {"projector": 0.01, "lora": 0.01}
+    stages = [
+        {"name": "a", "learning_rates": both, **SMALL},
+        {"name": "b", "learning_rates": {"lora": 0.01}, **SMALL},
+        {"name": "c", "learning_rates": {"lora": 0.005}, "starts_from": "a", "mix_positions": 0.5, **SMALL},
+    ]
+    built = count_builds(monkeypatch)
+    run = train.run_recipe(make_recipe(stages=stages))
+    assert len(built) == 1
+    before, kept = losses(run), load_file(run / "trained.safetensors")
+    train.run_recipe(make_recipe(stages=stages), stage="c", resume=False)
+    assert len(built) == 2
+    assert losses(run) == before
+    again = load_file(run / "trained.safetensors")
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
 
 
 def test_a_stage_ends_as_the_mean_of_itself_and_another(make_recipe):

@@ -9,6 +9,7 @@ from torch import nn
 
 from lalm.errors import CheckpointError, TrainingError
 from lalm.training.stages import (
+    are_taken_back,
     describe,
     enter_stage,
     load_trained_tensors,
@@ -28,6 +29,26 @@ def test_only_the_parts_with_a_rate_train(tiny_model, make_stage, part):
     assert sum(count.num_trainable for count in counts.values()) == counts[part].num_trainable
     assert sum(count.num_parameters for count in counts.values()) == sum(p.numel() for p in tiny_model.parameters())
     assert set(part_names(tiny_model, stage)) == wanted
+
+
+def test_files_take_back_what_they_hold_all_of(tiny_model, make_stage):
+    """All names that trained, in parts that the files' stages have widened too, and no statistics of batches."""
+    lora, projector = (make_stage(learning_rates={part: 0.1}) for part in ("lora", "projector"))
+    both = make_stage(
+        learning_rates={"lora": 0.1, "projector": 0.1, "heads": 0.1},
+        objectives={"language_model": 1.0, "matching": 0.5},
+    )
+    first = tiny_model.parts()["projector"][0][0]
+    a_part = make_stage(learning_rates={"projector": 0.1}, only={"projector": [first]})
+    others = make_stage(learning_rates={"projector": 0.1}, only={"projector": ["*"]})
+    assert are_taken_back(tiny_model, [lora, lora], [both])
+    assert are_taken_back(tiny_model, [both], [projector, lora])
+    assert are_taken_back(tiny_model, [a_part], [others])
+    assert not are_taken_back(tiny_model, [lora], [projector])
+    assert not are_taken_back(tiny_model, [lora], [])
+    assert not are_taken_back(tiny_model, [projector], [a_part])
+    tiny_model.statistics = nn.BatchNorm1d(2)
+    assert not are_taken_back(tiny_model, [lora], [both])
 
 
 @pytest.mark.parametrize("part", ["projector", "lora", "encoder", "language_model"])
