@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,14 @@ import typer
 from lalm.commands.arguments import OverridesArgument, RecipeArgument, TinyOption
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from lalm.recipe.schema import Recipe
+
+TABLE_COLUMNS = 140
+"""Characters a line from which the lists of recipes are tables; in shorter ones a cell would be some letters wide."""
+PIPE_COLUMNS = 1000
+"""Characters a line of a pipe or a file: a row of the lists is one line of it."""
 
 app = typer.Typer(no_args_is_help=True, help="Recipes: list, show, sizes, compare, and the schema for editors.")
 
@@ -23,34 +32,56 @@ def list_recipes(
     ] = False,
 ) -> None:
     """List the recipes that come with lalm: the project's own, and those of published systems."""
-    from rich.console import Console
-    from rich.table import Table
-
     recipes = shipped_recipes()
     if markdown:
         typer.echo(systems_markdown(recipes))
         return
-    own = Table(title="The project's own", title_justify="left")
-    own.add_column("recipe", no_wrap=True)
-    for name in ("what it is", "encoders", "projector", "language model"):
-        own.add_column(name, overflow="fold")
-    systems = Table(title="Published systems", title_justify="left")
-    systems.add_column("recipe", no_wrap=True)
     trainable = "trainable (last stage)" if sizes else "trainable"
-    for name in ("system", "year", "encoder", "projector", "language model", trainable, "stages", "source"):
-        systems.add_column(name, overflow="fold")
+    own_rows, system_rows = [], []
     for recipe in recipes:
         parts = [describe_encoders(recipe), describe_projector(recipe), recipe.language_model.base]
         if recipe.system is None:
-            own.add_row(recipe.name, recipe.description, *parts)
+            own_rows.append([recipe.name, recipe.description, *parts])
             continue
         trained = count_trained(recipe) if sizes else ", ".join(trained_parts(recipe))
         stages = ", ".join(stage.name for stage in recipe.stages)
         system = recipe.system
-        systems.add_row(recipe.name, system.title, str(system.year), *parts, trained, stages, system.paper)
+        system_rows.append([recipe.name, system.title, str(system.year), *parts, trained, stages, system.paper])
+    console = list_console()
+    own = ["recipe", "what it is", "encoders", "projector", "language model"]
+    systems = ["recipe", "system", "year", "encoder", "projector", "language model", trainable, "stages", "source"]
+    print_rows(console, "The project's own", own, own_rows)
+    print_rows(console, "Published systems", systems, system_rows)
+
+
+def list_console() -> Console:
+    """The terminal; in a pipe or a file whose width nobody gave, lines that hold a whole row of the lists."""
+    from rich.console import Console
+
     console = Console()
-    console.print(own)
-    console.print(systems)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPE_COLUMNS)
+
+
+def print_rows(console: Console, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table; where the lines are too short for one, a paragraph for each row."""
+    from rich.padding import Padding
+    from rich.table import Table
+
+    if console.width >= TABLE_COLUMNS:
+        table = Table(title=title, title_justify="left")
+        for header in headers:
+            table.add_column(header, no_wrap=header == headers[0], overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    console.print(f"[bold]{title}[/bold]\n", highlight=False)
+    for row in rows:
+        console.print(row[0], style="bold", highlight=False)
+        grid = Table.grid(padding=(0, 2))
+        for header, cell in zip(headers[1:], row[1:], strict=True):
+            grid.add_row(header, cell)
+        console.print(Padding(grid, (0, 0, 1, 4)), highlight=False)
 
 
 def shipped_recipes() -> list[Recipe]:

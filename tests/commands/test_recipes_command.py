@@ -46,6 +46,22 @@ def test_the_list_has_a_row_for_every_system():
     assert years == sorted(years)
 
 
+def test_recipes_list_is_readable_on_short_lines_and_a_line_a_recipe_in_a_pipe(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = CliRunner().invoke(app, ["recipes", "list"]).output.splitlines()
+    place = lines.index("salmonn_13b")
+    cells = [line.strip().split(maxsplit=1) for line in lines[place + 1 : place + 10]]
+    assert ["system", "SALMONN 13B"] in cells
+    assert ["source", "arXiv 2310.13289"] in cells
+    assert max(map(len, lines)) <= 80
+    monkeypatch.delenv("COLUMNS")
+    rows = [line for line in CliRunner().invoke(app, ["recipes", "list"]).output.splitlines() if "salmonn_13b" in line]
+    assert len(rows) == 1
+    assert "SALMONN 13B" in rows[0]
+    assert "pretrain, instruct, activate" in rows[0]
+    assert "arXiv 2310.13289" in rows[0]
+
+
 def test_check_passes_for_a_system_whose_records_are_not_here():
     text = shown("check", "salmonn_7b")
     for words in (
