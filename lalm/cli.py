@@ -86,6 +86,7 @@ def start() -> None:
         os.environ.setdefault("TQDM_DISABLE", "1")
     if sys.argv[1:2] == ["check"]:
         import_less()
+        gc.disable()  # What a check leaves behind is small, and gone with its process: a tenth of its time.
     try:
         main()
     except SystemExit as end:
