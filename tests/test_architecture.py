@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "lalm.errors": 0,
     "lalm.lean_imports": 0,
+    "lalm.tables": 0,
     "lalm.files": 1,
     "lalm.data.records": 1,
     "lalm.ctranslate2": 1,

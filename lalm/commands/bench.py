@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lalm.files import write_json
+from lalm.tables import print_table, table_console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +47,7 @@ def train(
     from lalm.bench.tables import bound_line, compile_line, growth_lines, parts_table, training_table
     from lalm.bench.train import TrainOptions, measure_training
 
-    console = _console()
+    console = table_console()
     options = TrainOptions(
         find_sizes(size),
         questions=questions,
@@ -59,8 +60,8 @@ def train(
         **({"loader_records": _whole_numbers("--loader-records", loader_records)} if growth else _NO_GROWTH),
     )
     results = measure_training(options, console)
-    console.print(training_table(results))
-    console.print(parts_table(results))
+    print_table(console, training_table(results))
+    print_table(console, parts_table(results))
     peaks = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in results["matrix_flops_per_second"].items())
     lines = [f"{results['device']}; matrix products, GFLOP/s: {peaks}", bound_line(results), *growth_lines(results)]
     lines += compile_line(results["cases"])
@@ -91,7 +92,7 @@ def peers(
     from lalm.bench.sizes import find_sizes
     from lalm.bench.tables import compile_line, peers_table, ratio_lines
 
-    console = _console()
+    console = table_console()
     options = PeersOptions(
         find_sizes(size),
         questions=_whole_numbers("--questions", questions),
@@ -101,7 +102,7 @@ def peers(
         clip_seconds=_range("--seconds", seconds),
     )
     results = compare_peers(options, console, keep=lambda so_far: _write(so_far, json_file))
-    console.print(peers_table(results))
+    print_table(console, peers_table(results))
     for line in (results["device"], *ratio_lines(results), *compile_line(results["rows"])):
         console.print(line, highlight=False)
     _keep(results, json_file, plots, draw_peers, console)
@@ -128,24 +129,15 @@ def loader(
     from lalm.bench.sizes import find_sizes
     from lalm.bench.tables import loader_table, stream_lines
 
-    console = _console()
+    console = table_console()
     counts = _whole_numbers("--held", held), _whole_numbers("--streamed", streamed)
     results = measure_loader(find_sizes(size), *counts, ranks, lambda line: console.print(line, highlight=False))
-    console.print(loader_table(results))
+    print_table(console, loader_table(results))
     for line in stream_lines(results):
         console.print(line, highlight=False)
     _keep(results, json_file, plots, draw_loader, console)
 
 
-def _console() -> Any:
-    """As wide as the tables where nobody watches."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=FILE_WIDTH)
-
-
-FILE_WIDTH = 150
 _NO_GROWTH: dict[str, Any] = {"answer_chars": (), "loader_records": ()}
 
 

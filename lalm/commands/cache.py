@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from lalm.tables import print_table, table_console
+
 PARTS = {
     "plans": "what `lalm check` counted",
     "models": "base models taken out of packages",
@@ -24,13 +26,12 @@ def cache(
     clear: Annotated[str | None, typer.Option(metavar="PART", help="Delete this part of the cache.")] = None,
 ) -> None:
     """Show what is cached and how large it is. Everything in the cache can be made again."""
-    from rich.console import Console
     from rich.table import Table
 
     from lalm.errors import LalmError
     from lalm.resources import cache_folder
 
-    folder, console = cache_folder(), Console()
+    folder, console = cache_folder(), table_console()
     found = {path.name: path for path in sorted(folder.glob("*"))} if folder.is_dir() else {}
     if clear is not None:
         if clear not in found:
@@ -44,7 +45,7 @@ def cache(
     for name, path in found.items():
         table.add_row(name, PARTS.get(name, ""), f"{folder_bytes(path) / 2**20:.1f}")
     console.print(f"{folder} (set LALM_CACHE to use another)", highlight=False)
-    console.print(table)
+    print_table(console, table)
 
 
 def folder_bytes(path: Path) -> int:

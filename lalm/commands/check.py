@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lalm.commands.arguments import OptionalRecipeArgument, OverridesArgument, TinyOption
+from lalm.tables import print_table, table_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ def check_one(
 
     recipe = load_recipe(name, overrides, tiny=tiny)
     missing = missing_sources(recipe)
-    console = Console()
+    console = table_console()
     planner = None
     with Console(stderr=True).status("Checking ...") as status:
         if machines:
@@ -79,7 +80,7 @@ def check_one(
     comparisons = compare_sizes(recipe, plan.model)
     sizes = sizes_table({recipe.name: comparisons}) if comparisons else None
     for table in filter(None, (rates_table(plan.model), parts_table(plan.model), stages, on_machines, sizes)):
-        console.print(table)
+        print_table(console, table)
         console.print()
     problems = list(plan.model.problems)
     if not missing:
@@ -129,8 +130,8 @@ def check_all(*, tiny: bool = False, fresh: bool = False) -> list[str]:
         except LalmError as error:
             problems.append(f"{name}: {error}")
         rows[name] = plan, time.perf_counter() - started
-    console = Console()
-    console.print(all_table(rows))
+    console = table_console()
+    print_table(console, all_table(rows))
     for problem in problems:
         console.print(problem, style="red", markup=False, highlight=False)
     if not problems:

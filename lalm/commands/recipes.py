@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lalm.commands.arguments import OverridesArgument, RecipeArgument, TinyOption
+from lalm.tables import print_table, table_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from lalm.recipe.schema import Recipe
-
-TABLE_COLUMNS = 140
-"""Characters a line from which the lists of recipes are tables; in shorter ones a cell would be some letters wide."""
-PIPE_COLUMNS = 1000
-"""Characters a line of a pipe or a file: a row of the lists is one line of it."""
 
 app = typer.Typer(no_args_is_help=True, help="Recipes: list, show, sizes, compare, and the schema for editors.")
 
@@ -32,56 +24,33 @@ def list_recipes(
     ] = False,
 ) -> None:
     """List the recipes that come with lalm: the project's own, and those of published systems."""
+    from rich.table import Table
+
     recipes = shipped_recipes()
     if markdown:
         typer.echo(systems_markdown(recipes))
         return
+    own = Table(title="The project's own", title_justify="left")
+    own.add_column("recipe", no_wrap=True)
+    for name in ("what it is", "encoders", "projector", "language model"):
+        own.add_column(name, overflow="fold")
+    systems = Table(title="Published systems", title_justify="left")
+    systems.add_column("recipe", no_wrap=True)
     trainable = "trainable (last stage)" if sizes else "trainable"
-    own_rows, system_rows = [], []
+    for name in ("system", "year", "encoder", "projector", "language model", trainable, "stages", "source"):
+        systems.add_column(name, overflow="fold")
     for recipe in recipes:
         parts = [describe_encoders(recipe), describe_projector(recipe), recipe.language_model.base]
         if recipe.system is None:
-            own_rows.append([recipe.name, recipe.description, *parts])
+            own.add_row(recipe.name, recipe.description, *parts)
             continue
         trained = count_trained(recipe) if sizes else ", ".join(trained_parts(recipe))
         stages = ", ".join(stage.name for stage in recipe.stages)
         system = recipe.system
-        system_rows.append([recipe.name, system.title, str(system.year), *parts, trained, stages, system.paper])
-    console = list_console()
-    own = ["recipe", "what it is", "encoders", "projector", "language model"]
-    systems = ["recipe", "system", "year", "encoder", "projector", "language model", trainable, "stages", "source"]
-    print_rows(console, "The project's own", own, own_rows)
-    print_rows(console, "Published systems", systems, system_rows)
-
-
-def list_console() -> Console:
-    """The terminal; in a pipe or a file whose width nobody gave, lines that hold a whole row of the lists."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPE_COLUMNS)
-
-
-def print_rows(console: Console, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table; where the lines are too short for one, a paragraph for each row."""
-    from rich.padding import Padding
-    from rich.table import Table
-
-    if console.width >= TABLE_COLUMNS:
-        table = Table(title=title, title_justify="left")
-        for header in headers:
-            table.add_column(header, no_wrap=header == headers[0], overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-        return
-    console.print(f"[bold]{title}[/bold]\n", highlight=False)
-    for row in rows:
-        console.print(row[0], style="bold", highlight=False)
-        grid = Table.grid(padding=(0, 2))
-        for header, cell in zip(headers[1:], row[1:], strict=True):
-            grid.add_row(header, cell)
-        console.print(Padding(grid, (0, 0, 1, 4)), highlight=False)
+        systems.add_row(recipe.name, system.title, str(system.year), *parts, trained, stages, system.paper)
+    console = table_console()
+    print_table(console, own)
+    print_table(console, systems)
 
 
 def shipped_recipes() -> list[Recipe]:
@@ -138,15 +107,13 @@ def systems_markdown(recipes: list[Recipe]) -> str:
 @app.command("sizes")
 def list_sizes() -> None:
     """Compare the sizes that papers print with those of the recipes. Builds each without weights; needs no network."""
-    from rich.console import Console
-
     from lalm.commands.check_tables import sizes_table
     from lalm.model.plan import plan_model
     from lalm.model.published_sizes import compare_sizes
 
     published = [recipe for recipe in shipped_recipes() if recipe.system and recipe.system.sizes]
     comparisons = {recipe.name: compare_sizes(recipe, plan_model(recipe)) for recipe in published}
-    Console().print(sizes_table(comparisons))
+    print_table(table_console(), sizes_table(comparisons))
     if not all(row.is_explained for rows in comparisons.values() for row in rows):
         raise typer.Exit(1)
 
@@ -186,7 +153,6 @@ def schema() -> None:
 @app.command()
 def diff(before: RecipeArgument, after: RecipeArgument) -> None:
     """Show every setting in which two recipes (or runs) differ, defaults included."""
-    from rich.console import Console
     from rich.table import Table
 
     from lalm.recipe.diff import diff_recipes
@@ -202,4 +168,4 @@ def diff(before: RecipeArgument, after: RecipeArgument) -> None:
     table.add_column(after, overflow="fold")
     for path, old, new in differences:
         table.add_row(path, str(old), str(new))
-    Console().print(table)
+    print_table(table_console(), table)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lalm.tables import print_table, table_console
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -26,16 +28,15 @@ def runs(
     ] = None,
 ) -> None:
     """List the runs of a folder; with two runs, show where their recipes and results differ."""
-    from rich.console import Console
 
     from lalm.errors import RecipeError
     from lalm.training.run_list import find_runs, read_run, read_runs
 
-    console, given = Console(), paths or [RUNS]
+    console, given = table_console(), paths or [RUNS]
     if len(given) == 2:
         first, second = (read_run(path) for path in given)
         for table in compare_tables(first, second):
-            console.print(table)
+            print_table(console, table)
         return
     if len(given) > 2:
         raise RecipeError(f"lalm runs compares two runs, got {len(given)}. Give two, or a folder of runs.")
@@ -44,7 +45,7 @@ def runs(
         console.print(f"No runs in {given[0]}. Train one with: lalm train RECIPE", highlight=False)
         return
     summaries, problems = read_runs(found)
-    console.print(list_table(summaries))
+    print_table(console, list_table(summaries))
     for problem in problems:
         console.print(problem, style="yellow", markup=False, highlight=False)
 

@@ -22,8 +22,8 @@ def bar(description: str, total: int, *, shown: bool = True) -> Iterator[Callabl
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as progress:
         task = progress.add_task(description, total=total)

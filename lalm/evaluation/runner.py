@@ -19,20 +19,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from lalm.data.state_cache import open_state_cache
 from lalm.errors import DataError
 from lalm.evaluation.console import bar, forgotten_table, metrics_table
 from lalm.evaluation.forgetting import measure_forgotten
 from lalm.evaluation.measuring import evaluate_model, timed
 from lalm.files import write_json, write_text
+from lalm.tables import print_table, table_console
 
 __all__ = ["evaluate_model", "evaluate_run", "read_metrics", "write_results"]
 
 METRICS, PREDICTIONS = "metrics.json", "predictions.jsonl"
-LOG_WIDTH = 120
-"""Columns of the table where no terminal shows it."""
 
 
 def evaluate_run(
@@ -108,12 +105,10 @@ def evaluate_run(
         with bar("report", 1, shown=progress) as advance:
             write_report(run, metrics, result.predictions, recipe, clips)
             advance(1)
-    console = Console()
-    if not console.is_terminal:  # A log has no width; the default of 80 would break the table's words.
-        console = Console(width=LOG_WIDTH)
-    console.print(metrics_table(metrics, title=f"{recipe.name}: {len(result.predictions)} held-out records"))
+    console = table_console()
+    print_table(console, metrics_table(metrics, title=f"{recipe.name}: {len(result.predictions)} held-out records"))
     for entry in metrics.get("forgotten", ()):
-        console.print(forgotten_table(entry))
+        print_table(console, forgotten_table(entry))
     if metrics["skipped"]:
         console.print(f"{len(metrics['skipped'])} records were skipped, listed in {run / METRICS}", style="yellow")
     return metrics

@@ -15,6 +15,7 @@ from lalm.model.build import build_empty, build_processor
 from lalm.model.memory_plan import plan_memory
 from lalm.processing.xray import show_sample
 from lalm.recipe.schema import Recipe
+from lalm.tables import print_table
 from lalm.training.batch_shapes import largest_batch
 from lalm.training.batches import NamedBatches, open_clip_store
 from lalm.training.callbacks import say
@@ -56,7 +57,7 @@ def print_plan(recipe: Recipe, stages: list[int], world_size: int, console: Cons
     totals = {stage.name: f"{stage.total / 2**20:,.0f}" for stage in memory}
     for row in rows:
         table.add_row(*row, totals[row[0]])
-    console.print(table)
+    print_table(console, table)
     for note in notes:
         say(console, note)
     for name, example in samples:

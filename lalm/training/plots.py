@@ -21,6 +21,8 @@ PANELS = (
 
 PANEL_INCHES, GAP_INCHES = (8.2, 3.0), 0.6
 """Width and height of a panel, and what is between two; matplotlib would take as long as for drawing to find them."""
+NUM_COLOURS, LINE_STYLES = 10, ("-", "--", ":")
+"""matplotlib begins its colours again after so many curves; then the lines are others."""
 MARGINS_INCHES = (0.65, 0.15, 0.5, 0.35)
 """Left, right, bottom, top."""
 
@@ -55,10 +57,11 @@ def plot_loss(metrics_file: Path, image: Path) -> bool:
     first, *others = figure.subplots(count, squeeze=False)[:, 0]
     _draw_loss(first, rows)
     for axes, (title, names) in zip(others, panels, strict=True):
-        for name in names:
+        for number, name in enumerate(names):
             found = [(row["global_step"], row[name]) for row in rows if row.get(name) is not None]
             steps, values = zip(*found, strict=True)
-            axes.plot(steps, smoothed(values), linewidth=1.2, label=name.partition("/")[2])
+            style = LINE_STYLES[number // NUM_COLOURS % len(LINE_STYLES)]
+            axes.plot(steps, smoothed(values), style, linewidth=1.2, label=name.partition("/")[2])
         axes.set_title(title, loc="left", fontsize=10)
         axes.legend(frameon=False, fontsize=7, ncols=3)
         axes.set_ylim(bottom=0)
