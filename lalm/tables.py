@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 FILE_COLUMNS = 1000
 """Characters a line where no terminal shows them and nobody set COLUMNS: a row of a table is one line."""
 
+ELLIPSIS = "\u2026"
+"""What rich puts where it cuts a word."""
+
 
 def table_console() -> Console:
     """The console that tables are printed on."""
@@ -28,7 +31,8 @@ def print_table(console: Console, table: Table) -> None:
     from rich.table import Table
 
     unbound = console.options.update(max_width=FILE_COLUMNS)
-    if console.measure(table, options=unbound).minimum <= console.width:
+    fits = console.measure(table, options=unbound).minimum <= console.width
+    if fits and not any(ELLIPSIS in segment.text for segment in console.render(table)):
         console.print(table)
         return
     if table.title:

@@ -55,7 +55,7 @@ FORBIDDEN = {
 PROCESSOR_BUILDERS = {"lalm/model/build.py", "lalm/model/checkpoint.py", "lalm/model/plan.py"}
 """Where a model gets its processor; the rest of `model` knows nothing of text."""
 
-DATA_BUILDERS_USE = {"lalm.errors", "lalm.files", "lalm.data.records", "lalm.audio", "lalm.resources"}
+DATA_BUILDERS_USE = {"lalm.errors", "lalm.files", "lalm.tables", "lalm.data.records", "lalm.audio", "lalm.resources"}
 
 LISTENER = "data_builders/llm_writer/own_model.py"
 """The one door from the data builders to `lalm.inference`: a trained run that labels clips."""

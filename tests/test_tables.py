@@ -55,6 +55,16 @@ def test_nothing_is_cut(width: int):
         assert word in text, (width, word)
 
 
+def test_a_word_that_rich_would_cut_between_others_is_not_cut():
+    """The words of each column fit beside one another here, and rich still shortens one of them for a longer text."""
+    table = Table("task", "records", "clips", "answers", "commonest answer", "share", "chance")
+    table.add_row("transcription", "800", "800", "734", "La conférence débutera dès l'arrivé du r", "0.01", "")
+    table.add_row("spoken_language", "450", "450", "5", "French", "0.20", "0.20")
+    file = io.StringIO()
+    print_table(Console(file=file, width=80), table)
+    assert "spoken_language" in file.getvalue()
+
+
 def test_a_file_has_long_lines_unless_someone_says(monkeypatch, capsys):
     monkeypatch.delenv("COLUMNS", raising=False)
     assert table_console().width == FILE_COLUMNS

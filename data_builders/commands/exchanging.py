@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from data_builders.commands.errors import one_line_errors
+from lalm.tables import print_table, table_console
 
 if TYPE_CHECKING:
     from data_builders.formats.exchange import Exchanged
@@ -21,7 +22,6 @@ _Ceiling = Annotated[int, typer.Option(help="Broken rows that are left out befor
 
 def formats() -> None:
     """List the formats that `import` and `export` know, and what each of them holds."""
-    from rich.console import Console
     from rich.table import Table
 
     from data_builders.formats import FORMATS
@@ -29,7 +29,7 @@ def formats() -> None:
     table = Table("format", "what it is", "file", "what it holds", "layout from")
     for form in FORMATS.values():
         table.add_row(form.name, form.title, form.container, form.holds, form.source)
-    Console().print(table)
+    print_table(table_console(), table)
 
 
 def import_records(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from data_builders.commands.errors import one_line_errors
+from lalm.tables import print_table, table_console
 
 if TYPE_CHECKING:
     from data_builders.filters.base import Filter, Funnel
@@ -185,17 +186,16 @@ def moved(records: Iterator[Record], folder: Path, new_folder: Path) -> Iterator
 
 def print_funnel(funnel: Funnel) -> None:
     """A table of the funnel, and the blind baseline where it was measured."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("filter", "entered", "kept", "rejected for")
     for step in funnel.steps:
         reasons = ", ".join(f"{reason} {count}" for reason, count in step.reasons.most_common())
         table.add_row(step.name, str(step.entered), str(step.kept), reasons)
-    Console().print(table)
+    print_table(table_console(), table)
     if funnel.reports.get("blind"):
         table = Table("task", "closed questions", "right without audio", "chance", "after")
         for task, row in funnel.reports["blind"].items():
             shares = (f"{row[key]:.2f}" for key in ("accuracy", "chance", "accuracy_after"))
             table.add_row(task, str(row["questions"]), *shares)
-        Console().print(table)
+        print_table(table_console(), table)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from data_builders.commands.errors import one_line_errors
+from lalm.tables import print_table, table_console
 
 
 def bench(
@@ -18,7 +19,6 @@ def bench(
     workers: Annotated[int, typer.Option(help="Processes that build it; memory is that of this one.", min=1)] = 1,
 ) -> None:
     """Measure questions and scenes a second on one core; with --rows, how memory and time grow with a set."""
-    from rich.console import Console
     from rich.table import Table
 
     with one_line_errors():
@@ -27,7 +27,7 @@ def bench(
 
         if rows and out is None:
             raise DataError("rows: name a folder for the set with -o.")
-        console = Console()
+        console = table_console()
         rates = measure()
         console.print(f"questions asked of ready metadata: {rates.asked:,.0f} rows/s on one core")
         console.print(f"validated {rates.checked:,.0f} rows/s, written as Parquet {rates.written:,.0f} rows/s")
@@ -44,7 +44,7 @@ def bench(
                 f"{moment.rows / max(moment.seconds, 1e-9):,.0f}",
                 f"{moment.megabytes:.0f}",
             )
-        console.print(table)
+        print_table(console, table)
         if workers == 1:
             hours = growth[-1].seconds / growth[-1].rows * 1e8 / 3600
             console.print(f"100 million rows at this rate: {hours:.1f} processor hours")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from data_builders.commands.errors import one_line_errors
+from lalm.tables import print_table, table_console
 
 SHOWN_PROBLEMS = 20
 
@@ -16,14 +17,13 @@ def sources(
     name: Annotated[str | None, typer.Argument(help="One of them: what to download, and its layout.")] = None,
 ) -> None:
     """List the packaged sources and the corpora that a recipe may name, with licence and page."""
-    from rich.console import Console
     from rich.table import Table
 
     with one_line_errors():
         from data_builders.corpora import CORPORA, corpus_named
         from data_builders.sources import SOURCES, source
 
-        console = Console()
+        console = table_console()
         if name is not None and name not in SOURCES:
             corpus = corpus_named(name)
             console.print(f"{corpus.name} ({corpus.kind}), {corpus.licence}", markup=False)
@@ -33,12 +33,12 @@ def sources(
         packaged = Table("packaged (fetched by lalm data fetch)", "packages")
         for key in (name,) if name else SOURCES:
             packaged.add_row(key, ", ".join(package.name for package in source(key).PACKAGES))
-        console.print(packaged)
+        print_table(console, packaged)
         if name is None:
             table = Table("corpus (a folder of yours)", "kind", "licence", "page")
             for corpus in sorted(CORPORA.values(), key=lambda corpus: (corpus.kind, corpus.name)):
                 table.add_row(corpus.name, corpus.kind, corpus.licence, corpus.homepage)
-            console.print(table)
+            print_table(console, table)
 
 
 def scan(
@@ -49,13 +49,12 @@ def scan(
     problems: Annotated[Path | None, typer.Option(help="Write the problems there, one a line.")] = None,
 ) -> None:
     """Read a corpus in a folder: counts, lengths, splits, facts, licences, and every problem with line and column."""
-    from rich.console import Console
     from rich.table import Table
 
     with one_line_errors():
         from data_builders import scanning
 
-        console = Console()
+        console = table_console()
         found = scanning.scan(name, folder, max_malformed=max_malformed, open_audio=headers)
         table = Table(show_header=False)
         table.add_row("recordings", str(found.recordings))
@@ -67,7 +66,7 @@ def scan(
         table.add_row("malformed rows", str(found.malformed))
         table.add_row("rows left out", str(found.left_out))
         table.add_row("unreadable audio", str(found.unreadable))
-        console.print(table)
+        print_table(console, table)
         for problem in found.problems[:SHOWN_PROBLEMS]:
             console.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
         if problems is not None:
