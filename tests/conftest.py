@@ -30,8 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             for reason in ("models" in needs and no_models, "corpora" in needs and no_corpora):
                 if reason:
                     item.add_marker(pytest.mark.skip(reason=reason))
-        if (mark := item.get_closest_marker("small_form_of")) and not no_models and not no_corpora:
-            item.add_marker(pytest.mark.skip(reason=f"{mark.args[0]} runs instead, with real models"))
         if item.get_closest_marker("gpu"):
             no_gpu = missing_gpu() if no_gpu is None else no_gpu
             if no_gpu:

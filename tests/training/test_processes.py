@@ -29,7 +29,6 @@ def without_dropout(make_recipe) -> dict:
     return {**make_recipe().model_dump(mode="json")["language_model"], "lora": {"rank": 4, "dropout": 0.0}}
 
 
-@pytest.mark.small_form_of("test_quickstart_launched.py")
 @pytest.mark.parametrize(("launcher", "overrides", "banner"), LAUNCHERS)
 def test_a_launcher_of_the_readme_trains(tmp_path, launcher, overrides, banner):
     """The command line itself; the losses are those of one process."""
