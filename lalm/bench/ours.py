@@ -28,7 +28,9 @@ from lalm.data.dataset import StageData, build_stage_data
 from lalm.data.mixture import QUESTIONS_PER_CLIP
 from lalm.model.build import build_model
 from lalm.model.compiled_layers import compile_layers, why_not_compiled
+from lalm.model.grouped_attention import attend_in_tiles
 from lalm.model.modeling import LalmForConditionalGeneration
+from lalm.model.tiled_groups import has_tiles, why_no_kernel
 from lalm.recipe.projectors import QFormerSection
 from lalm.recipe.schema import Recipe
 from lalm.training.batches import NamedBatches, fill_state_cache, open_clip_store
@@ -132,7 +134,9 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
 
 
 def compile_ahead(run: OurRun, model: LalmForConditionalGeneration, batches: NamedBatches) -> float:
-    """Compiles the decoder's layers by a pass over the first batch, where this run does; returns the seconds it took.
+    """Compiles the decoder's attention and layers by a pass over the first batch, where this run does.
+
+    Returns the seconds that it took.
 
     A training of thousands of steps does so once; an epoch of four steps would measure little else.
     """
@@ -140,6 +144,7 @@ def compile_ahead(run: OurRun, model: LalmForConditionalGeneration, batches: Nam
     if not (run.sizes.compiles and run.switches.compiled and why_not_compiled(decoder) is None):
         return 0.0
     started = time.perf_counter()
+    attend_in_tiles(decoder, wanted=has_tiles(decoder) and why_no_kernel() is None)
     compile_layers(decoder)
     inputs = {name: value for name, value in batches[0].items() if name not in NOT_FOR_THE_MODEL}
     model.train()

@@ -2,8 +2,9 @@
 
 Products are a part of a layer's time there; norms, rotary embeddings, gates, sums and copies are the rest, each a pass
 over memory. Compiled, they are fewer passes: a step of SmolLM2-135M on two cores takes 0.7 of its time
-(`lalm bench train`). Attention in groups stays as it is, between two compiled pieces. Compiling takes a minute the
-first time, and some seconds where the cache of torch's compiler has it; so it pays in long stages only.
+(`lalm bench train`). Attention in groups stays as it is: between two compiled pieces, or in the middle of one where it
+is a kernel (`lalm.model.tiled_groups`). Compiling takes a minute the first time, and some seconds where the cache of
+torch's compiler has it; so it pays in long stages only.
 
 Computed in wider numbers between roundings, so results are the eager layer's up to the rounding of 16 bits.
 """
@@ -26,8 +27,6 @@ from lalm.model.sharding import is_whole
 
 FAMILIES = ("llama", "qwen2", "qwen3")
 """Whose layers `auto` compiles: those that are tested so."""
-PAYS_FROM_STEPS = 300
-"""Decoder passes of a stage from which `auto` compiles."""
 _COMPILED = "_lalm_compiled"
 """What marks a layer whose `forward` was replaced."""
 

@@ -8,12 +8,12 @@ Keys and values are not repeated for grouped queries: the kernel reads them with
 computed together, and so are the branches of long ones on themselves, see `lalm.model.short_groups`.
 
 bfloat16 is computed in float32, in which the kernel is faster, forward and backward. Where the processor multiplies
-matrices of bfloat16 in tiles (AMX), the kernel's forward pass stays in it, and the backward pass is written out below.
+matrices of bfloat16 in tiles (AMX), `lalm.model.tiled_groups` is faster still, once it is compiled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +21,14 @@ import torch
 from torch import Tensor
 
 from lalm.model.packed_rows import Group, PackedRows
-from lalm.model.short_groups import ShortGroups, with_taken
+from lalm.model.short_groups import ShortGroups
 
 _forward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
-SHORT, SHORT_IN_TILES = 128, 256
+SHORT = 128
 """Groups up to that length are padded and computed together; the padding of longer ones costs more than the calls that
-it spares. Products in tiles are fast, so that there calls cost more."""
-
-Piece = Callable[[int, slice, slice, bool], tuple[Tensor, Tensor, Tensor]]
-"""(row, query places, key places, whether causal) -> gradients of queries `[K, H / K, L, d]`, of keys and of values
-`[K, L, d]`."""
+it spares."""
 
 
 @torch.compiler.disable  # of a compiled layer (`lalm.model.compiled_layers`) what stands before it and after it is
@@ -44,14 +40,14 @@ def flash_groups(query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, sc
 class _FlashGroups(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, rows: PackedRows, scaling: float) -> Tensor:
-        dtype, wide = _kernel_dtype(query), _wide(query.dtype)
-        narrow = query.to(dtype), key.to(dtype), value.to(dtype)
-        q, k, v = _by_key_head(*narrow)
+        dtype = _wide(query.dtype)
+        wide = query.to(dtype), key.to(dtype), value.to(dtype)
+        q, k, v = _by_key_head(*wide)
         parts = _parts(rows, query, key)
-        out, out_rows = _head_rows(query, wide if parts.long else value.dtype)
-        sums, sum_rows = _head_rows(query[..., :1], wide)
+        out, out_rows = _head_rows(query, dtype if parts.long else value.dtype)
+        sums, sum_rows = _head_rows(query[..., :1], dtype)
         for bucket in parts.short:
-            result, log_sums = bucket.attend(*narrow, scaling)
+            result, log_sums = bucket.attend(*wide, scaling)
             bucket.queries.scatter(result.to(out.dtype), out_rows)
             bucket.queries.scatter(log_sums, sum_rows)
         out_by_key, sums_by_key = out.unflatten(1, q.shape[1:3]), sums.unflatten(1, q.shape[1:3])[..., 0]
@@ -64,7 +60,7 @@ class _FlashGroups(torch.autograd.Function):
                     result, log_sums = _together(out_by_key[place], sums_by_key[place], result, log_sums)
                 out_by_key[place], sums_by_key[place] = result, log_sums
         for bucket, sees_prefix in parts.branches:
-            result, log_sums = bucket.attend(*narrow, scaling)
+            result, log_sums = bucket.attend(*wide, scaling)
             if sees_prefix:
                 seen = bucket.queries.rows(out_rows), bucket.queries.rows(sum_rows)[..., 0]
                 result, log_sums = _together(*seen, result, log_sums[..., 0])
@@ -79,29 +75,31 @@ class _FlashGroups(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, merged, sums = ctx.saved_tensors
-        dtype = _kernel_dtype(query)
-        narrow = query.to(dtype), key.to(dtype), value.to(dtype)
+        dtype = sums.dtype
+        wide = query.to(dtype), key.to(dtype), value.to(dtype)
         pull, out = (item.to(dtype).transpose(1, 2) for item in (gradient, merged))
         parts = _parts(ctx.rows, query, key)
         gradients = [_head_rows(item, sums.dtype if parts.long else item.dtype) for item in (query, key, value)]
         for bucket in (*parts.short, *(bucket for bucket, _ in parts.branches)):
-            found = bucket.pull_back(*narrow, pull, out, sums, ctx.scaling)
+            found = bucket.pull_back(*wide, pull, out, sums, ctx.scaling)
             heads = (bucket.queries, bucket.keys, bucket.keys)
             for place, gradient, (whole, rows) in zip(heads, found, gradients, strict=True):
                 place.scatter(gradient.to(whole.dtype), rows)
         dq, dk, dv = (whole for whole, _ in gradients)
         if parts.long:
-            q, k, v = _by_key_head(*narrow)
-            pass_of = _tiled_backward if dtype == torch.bfloat16 else _kernel_backward
+            q, k, v = _by_key_head(*wide)
             pull, out, sums = (item.unflatten(1, q.shape[1:3]) for item in (pull, out, sums))
-            pieces = pass_of(q, k, v, pull, out, sums[..., 0], ctx.scaling)
             dq_by_key = dq.unflatten(1, q.shape[1:3])
             for group in parts.long:
                 for queries, keys, is_causal in parts.pieces(group):
-                    dq_piece, dk_piece, dv_piece = pieces(group.row, queries, keys, is_causal)
-                    dq_by_key[group.row, :, :, queries] += dq_piece
-                    dk[group.row, :, keys] += dk_piece
-                    dv[group.row, :, keys] += dv_piece
+                    place, seen = ((group.row, slice(None), slice(None), part) for part in (queries, keys))
+                    dq_piece, dk_piece, dv_piece = _backward(
+                        pull[place], q[place], k[seen], v[seen], out[place], sums[place][..., 0], 0.0, is_causal,
+                        scale=ctx.scaling,
+                    )  # fmt: skip
+                    dq_by_key[place] += dq_piece
+                    dk[group.row, :, keys] += dk_piece.sum(1)
+                    dv[group.row, :, keys] += dv_piece.sum(1)
         return dq.to(query.dtype), dk.to(key.dtype), dv.to(value.dtype), None, None
 
 
@@ -115,8 +113,6 @@ class _Parts:
     """Groups of which the prefix on itself, and all branches on the prefix, are a call each."""
     branches: list[tuple[ShortGroups, bool]]
     """Short branches of long groups, each on itself; and whether they see a prefix beside."""
-    longest: int
-    """What is short."""
 
     def pieces(self, group: Group):
         """(query places, key places, whether causal) of a long group: its prefix on itself, all its branches on the
@@ -127,27 +123,26 @@ class _Parts:
             if group.branches:
                 yield slice(group.prefix_end, group.end), prefix, False
         for start, end in group.branches:
-            if end - start > self.longest:
+            if end - start > SHORT:
                 yield slice(start, end), slice(start, end), True
 
 
 def _parts(rows: PackedRows, query: Tensor, key: Tensor) -> _Parts:
     heads = query.shape[1], key.shape[1]
-    longest = SHORT_IN_TILES if _kernel_dtype(query) == torch.bfloat16 else SHORT
 
     def together(groups: Sequence[Group]) -> list[ShortGroups]:
         return [ShortGroups(bucket, *heads, query.shape[0] * query.shape[2]) for bucket in rows.few_buckets(groups)]
 
     def make() -> _Parts:
-        long = [group for group in rows.groups if len(group) > longest]
+        long = [group for group in rows.groups if len(group) > SHORT]
         branches = []
         for sees_prefix in (True, False):
             alone = [Group(group.row, start, end, ()) for group in long for start, end in group.branches
-                     if (group.prefix_end > group.start) == sees_prefix and end - start <= longest]  # fmt: skip
+                     if (group.prefix_end > group.start) == sees_prefix and end - start <= SHORT]  # fmt: skip
             branches += [(bucket, sees_prefix) for bucket in together(alone)]
-        return _Parts(together([group for group in rows.groups if len(group) <= longest]), long, branches, longest)
+        return _Parts(together([group for group in rows.groups if len(group) <= SHORT]), long, branches)
 
-    return rows.kept(("flash", heads, longest), make)
+    return rows.kept(("flash", heads), make)
 
 
 def _head_rows(heads: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -155,42 +150,6 @@ def _head_rows(heads: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     num_rows, num_heads, length, width = heads.shape
     rows = torch.zeros(num_rows * length * num_heads + 1, width, dtype=dtype)
     return rows[:-1].view(num_rows, length, num_heads, width).transpose(1, 2), rows
-
-
-def _kernel_backward(q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, sums: Tensor, scaling: float) -> Piece:
-    def piece(row: int, queries: slice, keys: slice, is_causal: bool) -> tuple[Tensor, Tensor, Tensor]:
-        place, seen = (row, slice(None), slice(None), queries), (row, slice(None), slice(None), keys)
-        dq, dk, dv = _backward(
-            pull[place], q[place], k[seen], v[seen], out[place], sums[place], 0.0, is_causal, scale=scaling
-        )
-        return dq, dk.sum(1), dv.sum(1)
-
-    return piece
-
-
-def _tiled_backward(q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, sums: Tensor, scaling: float) -> Piece:
-    """The same in products of bfloat16 alone.
-
-    What is taken from every score (its row's sum of exponentials) and from every gradient of a weight (its row's
-    product of result and gradient) is two more columns of the product, in whose float32 it is subtracted before the
-    result is rounded. The queries that share a key head are rows of one product.
-    """
-    q = q * scaling
-    rows, pulls = with_taken(q, sums[..., None]), with_taken(pull, (pull.float() * out).sum(-1, keepdim=True))
-    ones = k.new_ones(*k[:, :, 0].shape[:-1], 2)
-    keys_, values_ = torch.cat([k[:, :, 0], ones], -1), torch.cat([v[:, :, 0], ones], -1)
-
-    def piece(row: int, queries: slice, keys: slice, is_causal: bool) -> tuple[Tensor, Tensor, Tensor]:
-        place = row, slice(None), slice(None), queries
-        weights = torch.bmm(rows[place].flatten(1, 2), keys_[row, :, keys].mT).exp_()
-        if is_causal:
-            weights.unflatten(1, (q.shape[2], -1)).tril_()
-        scores = torch.bmm(pulls[place].flatten(1, 2), values_[row, :, keys].mT).mul_(weights)
-        dq = torch.bmm(scores, k[row, :, 0, keys]).unflatten(1, (q.shape[2], -1))
-        dk = torch.bmm(scores.mT, q[place].flatten(1, 2))
-        return dq * scaling, dk, torch.bmm(weights.mT, pull[place].flatten(1, 2))
-
-    return piece
 
 
 def _together(seen: Tensor, seen_sums: Tensor, result: Tensor, log_sums: Tensor) -> tuple[Tensor, Tensor]:
@@ -209,8 +168,3 @@ def _by_key_head(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Ten
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _kernel_dtype(query: Tensor) -> torch.dtype:
-    is_tiled = query.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if is_tiled else _wide(query.dtype)

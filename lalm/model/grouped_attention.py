@@ -2,8 +2,9 @@
 
 Registered with transformers as an attention of its own name, so that everything else of a decoder runs on the flat rows
 as it is. The groups travel through the decoder as the keyword argument `packed_rows`, found once for each batch.
-Three ways, all exact:
+Four ways, all exact:
 
+    tiled   (CPU with matrix tiles, bfloat16, compiled when it pays) a kernel of ours, see `lalm.model.tiled_groups`
     flash   (CPU) slices of the rows through the flash kernel, see `lalm.model.flash_groups`
     varlen  (GPU, 16 bits) segments of any length through FlashAttention, see `lalm.model.varlen_groups`
     padded  (any device, dropout, sliding windows) groups of similar length gathered and padded, one small mask each
@@ -13,6 +14,7 @@ Without `packed_rows` (generation, scoring) it is transformers' own `sdpa`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,10 +27,11 @@ from lalm.errors import ModelError
 from lalm.model.attention_mask import MASKED_LAYERS, PADDING
 from lalm.model.flash_groups import flash_groups
 from lalm.model.packed_rows import PackedRows
+from lalm.model.tiled_groups import takes_tiles, tiled_groups
 from lalm.model.varlen_groups import OLDEST_CAPABILITY, takes_varlen, varlen_groups
 
-GROUPED = "lalm_grouped"
-"""Its name among transformers' attentions; a recipe says `grouped`."""
+GROUPED, TILED = "lalm_grouped", "lalm_grouped_in_tiles"
+"""Its names among transformers' attentions, without and with the compiled kernel; a recipe says `grouped`."""
 UNKNOWN_INPUTS = ("softcap", "s_aux", "position_bias")
 """What some families put into attention and this one does not compute."""
 
@@ -47,6 +50,14 @@ def attend_in_groups(model: PreTrainedModel) -> None:
     AttentionInterface.register(GROUPED, grouped_attention)
     AttentionMaskInterface.register(GROUPED, sdpa_mask)
     model.set_attn_implementation(GROUPED)
+
+
+def attend_in_tiles(model: PreTrainedModel, *, wanted: bool = True) -> None:
+    """Gives a decoder with this attention the compiled kernel, or takes it away, in place. What the kernel does not
+    compute (other types, other widths of heads) goes the ways that it went."""
+    AttentionInterface.register(TILED, partial(grouped_attention, in_tiles=True))
+    AttentionMaskInterface.register(TILED, sdpa_mask)
+    model.set_attn_implementation(TILED if wanted else GROUPED)
 
 
 def why_not_grouped(model: PreTrainedModel) -> str | None:
@@ -73,7 +84,7 @@ def is_fastest_here() -> bool:
 
 def is_grouped(model: PreTrainedModel) -> bool:
     """Whether `attend_in_groups` was called on the model."""
-    return model.config.get_text_config()._attn_implementation == GROUPED
+    return model.config.get_text_config()._attn_implementation in (GROUPED, TILED)
 
 
 def grouped_inputs(
@@ -108,6 +119,7 @@ def grouped_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     packed_rows: PackedRows | None = None,
+    in_tiles: bool = False,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """As transformers calls an attention: query `[R, H, L, d]`, key and value `[R, K, L, d]` -> `[R, L, H, d]`.
@@ -125,6 +137,9 @@ def grouped_attention(
     window = sliding_window if sliding_window is not None and sliding_window < packed_rows.reach else None
     is_plain = window is None and dropout == 0.0 and query.shape[-1] == value.shape[-1]
     if query.device.type == "cpu" and is_plain:
+        if in_tiles and takes_tiles(query, key):
+            layout = packed_rows.segments, packed_rows.first_segments
+            return tiled_groups(query, key, value, *layout, scaling), None
         return flash_groups(query, key, value, packed_rows, scaling), None
     if is_plain and takes_varlen(query, value):
         return varlen_groups(query, key, value, packed_rows, scaling), None

@@ -68,6 +68,11 @@ class PackedRows:
     group_ids: Tensor
     branch_ids: Tensor
     position_ids: Tensor | None
+    segments: Tensor
+    """`[S, 5]`: row, start, end of each prefix and each branch, start and end of the prefix that a branch sees. In the
+    order of groups, the longest first."""
+    first_segments: Tensor
+    """`[G + 1]`: each group's first segment, and the number of all."""
     _kept: dict[Any, Any] = field(default_factory=dict)
 
     @classmethod
@@ -81,7 +86,8 @@ class PackedRows:
         branch_ids = torch.zeros_like(group_ids) if branch_ids is None else branch_ids.cpu()
         position_ids = None if position_ids is None else position_ids.cpu().expand_as(group_ids)
         groups = tuple(_groups(group_ids.numpy(), branch_ids.numpy()))
-        return cls(groups, group_ids.shape[1], device, group_ids, branch_ids, position_ids)
+        segments = _segments(groups)
+        return cls(groups, group_ids.shape[1], device, group_ids, branch_ids, position_ids, *segments)
 
     @cached_property
     def reach(self) -> int:
@@ -152,6 +158,16 @@ def _groups(group_ids: np.ndarray, branch_ids: np.ndarray) -> Iterator[Group]:
             yield Group(
                 row, start, prefix_end, tuple((first, end) for branch, first, end in pieces if branch != PREFIX)
             )
+
+
+def _segments(groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+    segments, firsts = [], [0]
+    for group in sorted(groups, key=len, reverse=True):
+        if group.prefix_end > group.start:
+            segments.append((group.row, group.start, group.prefix_end, 0, 0))
+        segments += [(group.row, start, end, group.start, group.prefix_end) for start, end in group.branches]
+        firsts.append(len(segments))
+    return torch.tensor(segments, dtype=torch.long).view(-1, 5), torch.tensor(firsts)
 
 
 def _similar(groups: Sequence[Group], ratio: float) -> list[list[Group]]:

@@ -77,27 +77,10 @@ class ShortGroups:
         """
         q, k, v = self._gathered(query, key, value)
         pull, out, sums = (self._by_key_head(self.queries.gather(item)) for item in (pull, out, sums))
-        if q.dtype == torch.bfloat16:
-            return self._tiled(q, k[:, 0], v[:, 0], pull, out, sums, scaling)
         dq, dk, dv = _backward(
             pull, q, k, v, out, sums[..., 0], 0.0, False, attn_mask=self._bias(q.dtype), scale=scaling
         )
         return dq, dk.sum(1), dv.sum(1)
-
-    def _tiled(
-        self, q: Tensor, k: Tensor, v: Tensor, pull: Tensor, out: Tensor, sums: Tensor, scaling: float
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `flash_groups`: the same products, of all groups."""
-        q = q * scaling
-        ones = k.new_ones(*k.shape[:-1], 2)
-        taken = (pull.float() * out).sum(-1, keepdim=True)
-        hidden = ~self._mask.expand(-1, self.num_shared, -1, -1).flatten(1, 2)
-        q_rows, pull_rows = q.flatten(1, 2), pull.flatten(1, 2)
-        weights = torch.bmm(with_taken(q, sums).flatten(1, 2), torch.cat([k, ones], -1).mT)
-        weights = weights.masked_fill_(hidden, -torch.inf).exp_()
-        scores = torch.bmm(with_taken(pull, taken).flatten(1, 2), torch.cat([v, ones], -1).mT).mul_(weights)
-        dq = torch.bmm(scores, k).mul_(scaling)
-        return dq, torch.bmm(scores.mT, q_rows), torch.bmm(weights.mT, pull_rows)
 
     def _gathered(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`[G K, S, l, d]` each: views of keys and values, not copies for the S queries that share them."""
@@ -114,9 +97,3 @@ class ShortGroups:
             zeros = torch.zeros(self._mask.shape, dtype=dtype)
             self._biases[dtype] = zeros.masked_fill_(~self._mask, -torch.inf)
         return self._biases[dtype]
-
-
-def with_taken(rows: Tensor, taken: Tensor) -> Tensor:
-    """Rows `[..., d]` and, as two columns whose sum is exact enough, the negative of `taken [..., 1]`, in float32."""
-    high = -taken.to(rows.dtype)
-    return torch.cat([rows, high, (-taken - high).to(rows.dtype)], dim=-1)

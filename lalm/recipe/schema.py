@@ -70,7 +70,8 @@ class LanguageModelSection(Section):
     installed and knows the family."""
     compile: Literal["auto", "layers", "none"] = "auto"
     """`layers`: torch compiles the decoder's layers for training on a CPU; the first steps wait up to a minute for it.
-    `auto`: where there is a C++ compiler, for families that are tested so, in stages long enough for it to pay."""
+    `auto`: where there is a C++ compiler, for families that are tested so, in stages long enough for it to pay. With
+    either, attention is compiled too (some seconds) where the processor multiplies bfloat16 in tiles (AMX)."""
     quantisation: Literal["none", "nf4", "int8"] = "none"
     lora: LoraSection | None = Field(default_factory=LoraSection)
     cross_attention: CrossAttentionSection | None = None

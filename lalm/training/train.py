@@ -26,7 +26,6 @@ from lalm.data.dataset import StageData, build_stage_data
 from lalm.errors import CheckpointError, RecipeError, TrainingError
 from lalm.model.build import build_model
 from lalm.model.checkpoint import is_run_folder, save_trained
-from lalm.model.compiled_layers import PAYS_FROM_STEPS, compile_layers, is_tested_family, leave_layers, why_not_compiled
 from lalm.model.modeling import LalmForConditionalGeneration
 from lalm.processing.processor import LalmProcessor
 from lalm.recipe.schema import Recipe, StageSection
@@ -35,6 +34,7 @@ from lalm.training.batches import NamedBatches, check_data_present, fill_state_c
 from lalm.training.breakdown import LossBreakdown
 from lalm.training.callbacks import StageLog, TensorBoardLog, WandbLog, check_loggers, has_tensorboard, say
 from lalm.training.checkpoints import TRAINED, average_trained, split_heads, write_json
+from lalm.training.compiling import compile_decoder
 from lalm.training.continuations import CONTINUATIONS, read_continuations, write_continuations
 from lalm.training.deepspeed import announce_single_process, deepspeed_settings, go_without_cpu_kernel, leave_zero
 from lalm.training.distributed import check_launcher, join_processes, tells_of_a_lost_process
@@ -226,28 +226,6 @@ def _fresh_model(recipe: Recipe) -> tuple[LalmForConditionalGeneration, LalmProc
     return model, processor
 
 
-def _compile(run: _Run, section: StageSection, data: StageData) -> None:
-    """Compiles the decoder's layers where the recipe says so, or leaves it open and it pays in this stage.
-
-    Each stage decides for itself, or one that is resumed would compute otherwise than one that follows another.
-    """
-    recipe, decoder = run.recipe, run.model.language_model
-    wanted = recipe.language_model.compile
-    if "language_model" not in section.objective_weights():
-        return
-    passes = data.plan.num_steps * data.plan.gradient_accumulation_steps
-    could = decoder.device.type == "cpu" and recipe.keeps_layers_eager() is None and is_tested_family(decoder)
-    pays = could and passes >= PAYS_FROM_STEPS
-    reason = why_not_compiled(decoder) if wanted == "auto" and pays else None
-    if reason is not None:
-        say(run.console, f"The decoder's layers are not compiled: {reason}.")
-    if wanted == "layers" or (wanted == "auto" and pays and reason is None):
-        say(run.console, "The decoder's layers are compiled: the first steps take up to a minute longer.")
-        compile_layers(decoder)
-    else:
-        leave_layers(decoder)
-
-
 def _load_finished(run: _Run, indices: Sequence[int]) -> None:
     """Puts what these stages trained into a fresh model, in their order."""
     for section in (run.recipe.stages[index] for index in indices):
@@ -272,7 +250,8 @@ def _train_stage(run: _Run, index: int) -> None:
     )
     counts = enter_stage(run.model, section, num_classes=len(data.classes), seed=run.recipe.seed + index)
     _announce(section, data, describe(counts), console)
-    _compile(run, section, data)
+    passes = data.plan.num_steps * data.plan.gradient_accumulation_steps
+    compile_decoder(run.recipe, section, run.model.language_model, passes, console)
     checkpoint = run.folder.last_checkpoint(section.name)
     _check_plan(run, section, data, folder, resumed=checkpoint is not None)
     args = training_arguments(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-import lalm.training.train as train
+from lalm.training import compiling, train
 from lalm.training.metrics import read_metrics
 
 SAID = "The decoder's layers are compiled"
@@ -55,8 +55,8 @@ def test_a_compiled_run_has_the_eager_losses(make_recipe, capsys):
 @pytest.mark.parametrize(("pays_from", "is_compiled"), [(7, False), (6, True)])
 def test_auto_compiles_where_a_stage_is_long_enough(make_recipe, capsys, monkeypatch, pays_from, is_compiled):
     compiled = []
-    monkeypatch.setattr(train, "PAYS_FROM_STEPS", pays_from)
-    monkeypatch.setattr(train, "compile_layers", compiled.append)
+    monkeypatch.setattr(compiling, "LAYERS_PAY_FROM", pays_from)
+    monkeypatch.setattr(compiling, "compile_layers", compiled.append)
     train.run_recipe(make_recipe(language_model=language_model("auto"), stages=[short_stage()]))
     assert (SAID in capsys.readouterr().out) == is_compiled
     assert len(compiled) == is_compiled
@@ -64,8 +64,8 @@ def test_auto_compiles_where_a_stage_is_long_enough(make_recipe, capsys, monkeyp
 
 @pytest.mark.slow
 def test_where_it_would_pay_and_cannot_be_the_reason_is_said(make_recipe, capsys, monkeypatch):
-    monkeypatch.setattr(train, "PAYS_FROM_STEPS", 1)
-    monkeypatch.setattr(train, "why_not_compiled", lambda model: "torch cannot compile here (no g++)")
+    monkeypatch.setattr(compiling, "LAYERS_PAY_FROM", 1)
+    monkeypatch.setattr(compiling, "why_not_compiled", lambda model: "torch cannot compile here (no g++)")
     train.run_recipe(make_recipe(language_model=language_model("auto"), stages=[short_stage()]))
     assert "The decoder's layers are not compiled: torch cannot compile here (no g++)." in capsys.readouterr().out
 
