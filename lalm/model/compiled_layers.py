@@ -87,8 +87,16 @@ def leave_layers(model: PreTrainedModel) -> None:
             delattr(layer, _COMPILED)
 
 
+@functools.cache
+def _options() -> dict[str, Any]:
+    """What torch's compiler is told."""
+    from lalm.model.row_products import NarrowingProducts, why_no_row_products
+
+    return {} if why_no_row_products() else {"post_grad_custom_post_pass": NarrowingProducts()}
+
+
 def _in_training(layer: nn.Module, eager: Callable[..., Any]) -> Callable[..., Any]:
-    compiled = torch.compile(eager, dynamic=True)
+    compiled = torch.compile(eager, dynamic=True, options=_options())
 
     @functools.wraps(eager)
     def forward(*args: Any, **kwargs: Any) -> Any:

@@ -32,6 +32,8 @@ from lalm.model.varlen_groups import OLDEST_CAPABILITY, takes_varlen, varlen_gro
 
 GROUPED, TILED = "lalm_grouped", "lalm_grouped_in_tiles"
 """Its names among transformers' attentions, without and with the compiled kernel; a recipe says `grouped`."""
+TILE_ROWS = 64
+"""Multiples of it are the lengths of rows that go through the kernel."""
 UNKNOWN_INPUTS = ("softcap", "s_aux", "position_bias")
 """What some families put into attention and this one does not compute."""
 
@@ -85,6 +87,25 @@ def is_fastest_here() -> bool:
 def is_grouped(model: PreTrainedModel) -> bool:
     """Whether `attend_in_groups` was called on the model."""
     return model.config.get_text_config()._attn_implementation in (GROUPED, TILED)
+
+
+def is_in_tiles(model: PreTrainedModel) -> bool:
+    """Whether `attend_in_tiles` was called on the model."""
+    return model.config.get_text_config()._attn_implementation == TILED
+
+
+def in_whole_tiles(
+    embeds: Tensor, position_ids: Tensor | None, group_ids: Tensor, branch_ids: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    """Rows `[R, L, D]` and their ids with padding up to whole tiles: products of few different sizes.
+
+    oneDNN writes a program for each size of a product, two milliseconds each: a twentieth of a step whose number of
+    positions is new.
+    """
+    missing = -embeds.shape[1] % TILE_ROWS
+    ids = ((position_ids, 0), (group_ids, PADDING), (branch_ids, PADDING))
+    padded = (None if item is None else nn.functional.pad(item, (0, missing), value=value) for item, value in ids)
+    return nn.functional.pad(embeds, (0, 0, 0, missing)), *padded
 
 
 def grouped_inputs(

@@ -19,8 +19,12 @@ IGNORED = -100
 """The label of a position without supervision."""
 CHUNK_LOGITS = 2**25
 """Logits held at once, in numbers: 128 MiB in float32."""
-FROZEN_CHUNK_LOGITS = 2**23
-"""The same behind a frozen head, which is done with a chunk at once: fewer stay in the processor's caches."""
+FROZEN_CHUNK_LOGITS = 7 * 2**20
+"""The same behind a frozen head, which is done with a chunk at once: fewer stay in the processor's caches. 28 MiB, as
+glibc asks the system anew for each 32 MiB, and gives them back: a third of the time of a chunk."""
+
+ROWS = 16
+"""Rows of a chunk behind a frozen head are a multiple of it, where there are several."""
 
 
 def supervised_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +105,9 @@ def is_frozen_matrix(head: Callable[[Tensor], Tensor]) -> bool:
 class _FrozenHeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, used: Tensor, targets: Tensor, head: nn.Linear) -> Tensor:
-        chunk = max(1, FROZEN_CHUNK_LOGITS // head.out_features)
+        count, chunk = len(targets), _even_chunk(len(targets), FROZEN_CHUNK_LOGITS // head.out_features)
+        missing = -count % chunk
+        used, targets = nn.functional.pad(used, (0, 0, 0, missing)), nn.functional.pad(targets, (0, missing))
         losses, gradients = [], []
         for states, labels in zip(used.split(chunk), targets.split(chunk), strict=True):
             logits = head(states)
@@ -111,13 +117,23 @@ class _FrozenHeadLosses(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 scores.exp_().scatter_add_(-1, labels[:, None], scores.new_full((len(labels), 1), -1.0))
                 gradients.append(scores.to(logits.dtype) @ head.weight)
-        ctx.save_for_backward(torch.cat(gradients) if gradients else used.new_zeros(0))
-        return torch.cat(losses)
+        ctx.save_for_backward(torch.cat(gradients)[:count] if gradients else used.new_zeros(0))
+        return torch.cat(losses)[:count]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (by_state,) = ctx.saved_tensors
         return (by_state * gradient[:, None]).to(by_state.dtype), None, None
+
+
+def _even_chunk(count: int, most: int) -> int:
+    """Rows of each chunk: as few chunks as `most` rows allow, and where they are several of even and seldom new sizes
+    (for each size of a product oneDNN writes a program, which takes longer than the padding)."""
+    if count <= max(1, most):
+        return max(1, count)
+    most = max(ROWS, most // ROWS * ROWS)
+    num_chunks = -(-count // most)
+    return -(-count // num_chunks // ROWS) * ROWS
 
 
 def _losses(hidden_states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:

@@ -29,7 +29,7 @@ from lalm.model.cross_attention import (
 )
 from lalm.model.decoder import add_lora, empty_language_model, lora_layers
 from lalm.model.encoder_decoder import answer_logits, answer_loss, generate_answers
-from lalm.model.grouped_attention import grouped_inputs, is_grouped
+from lalm.model.grouped_attention import grouped_inputs, in_whole_tiles, is_grouped, is_in_tiles
 from lalm.model.loss import language_model_loss
 from lalm.model.mixing import blend_clips
 from lalm.model.objectives import ObjectiveHeads, alignment_losses
@@ -391,6 +391,11 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> tuple[Tensor, Tensor]:
         """`language_model_loss` of embedded rows `[B, L, D]`."""
         seen: dict[str, Any] = {"attention_mask": attention_mask}
+        length = inputs_embeds.shape[1]
+        if group_ids is not None and is_in_tiles(self.language_model):
+            inputs_embeds, position_ids, group_ids, branch_ids = in_whole_tiles(
+                inputs_embeds, position_ids, group_ids, branch_ids
+            )
         if is_grouped(self.language_model):
             seen = grouped_inputs(group_ids, branch_ids, position_ids, attention_mask, inputs_embeds.dtype)
         elif group_ids is not None:
@@ -409,7 +414,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds, position_ids=position_ids, use_cache=False, **seen
         ).last_hidden_state
         return self.sequence_loss(
-            hidden_states,
+            hidden_states[:, :length],
             labels,
             self.loss_head(),
             vocab_size=self.get_output_embeddings().weight.shape[0],

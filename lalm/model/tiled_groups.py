@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lalm.model.native import compiled, why_not_compiled
+
 SOURCE = Path(__file__).with_suffix(".cpp")
 WIDTHS = range(32, 257, 32)
 """Of heads."""
@@ -37,15 +39,9 @@ def has_tiles(model: PreTrainedModel) -> bool:
     )
 
 
-@functools.cache
 def why_no_kernel() -> str | None:
     """Why the kernel cannot be had on this machine; None where it can. It is compiled to find out."""
-    try:
-        works = _kernel().works()
-    except Exception as error:  # whatever the compiler's tools raise
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return f"{SOURCE.name} does not compile here ({type(error).__name__}: {lines[0] if lines else ''})"
-    return None if works else "this torch does not multiply in the processor's tiles"
+    return why_not_compiled(SOURCE)
 
 
 def takes_tiles(query: Tensor, key: Tensor) -> bool:
@@ -150,9 +146,7 @@ class _Shape(Structure):
 
 @functools.cache
 def _kernel() -> ctypes.CDLL:
-    from torch._inductor.codecache import CppCodeCache  # seconds of imports that nothing else here needs
-
-    kernel = CppCodeCache.load(SOURCE.read_text(encoding="utf-8"))
+    kernel = compiled(SOURCE)
     heads, others = POINTER(_Heads), (c_void_p, POINTER(_Layout), POINTER(_Shape), c_int)
     kernel.forward.argtypes = (*[heads] * 4, *others)
     kernel.backward.argtypes = (*[heads] * 8, *others)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import is_torch_tf32_available
 
 from lalm.errors import CheckpointError, TrainingError
@@ -29,6 +30,7 @@ from lalm.training.deepspeed import deepspeed_settings, even_out_passes, load_en
 from lalm.training.distributed import uses_cpu
 from lalm.training.fsdp import deal_out, give_back, whole
 from lalm.training.items import count_items
+from lalm.training.matrix_units import products_in_tiles
 from lalm.training.process_share import ProcessShare, items_ahead
 from lalm.training.schedule import share_of_peak
 from lalm.training.stages import check_names, load_trained_tensors, parameter_groups, trained_tensors
@@ -70,7 +72,7 @@ def training_arguments(
         data_seed=seed,
         use_cpu=uses_cpu(),
         # Products of float32 (a projector's) in matrix units, where a GPU has them: half a percent of a 7B's operations
-        # would else take four percent of its time. `torch` leaves them off.
+        # would else take four percent of its time. `torch` leaves them off. For a CPU: `train`.
         tf32=True if not uses_cpu() and is_torch_tf32_available() else None,
         remove_unused_columns=False,
         label_names=["labels"],
@@ -123,6 +125,11 @@ class LalmTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the Trainer's; products of float32 take matrix units where the decoder's do."""
+        with products_in_tiles(checkpoints.unwrap(self.model)):
+            return super().train(*args, **kwargs)
 
     # Data: the items are batches already, and already this process's own.
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lalm.model import tiled_groups as module
 from lalm.model.attention_mask import PADDING, mask_from_segments
 from lalm.model.decoder import add_lora
 from lalm.model.flash_groups import flash_groups
@@ -183,15 +182,3 @@ def test_decoders_that_it_is_not_for(monkeypatch):
     assert not has_tiles(decoder(head_dim=24))
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert not has_tiles(decoder())
-
-
-def test_a_machine_that_cannot_compile_it_says_why(monkeypatch):
-    def fails():
-        raise RuntimeError("\nno g++ here\nat length")
-
-    monkeypatch.setattr(module, "_kernel", fails)
-    why_no_kernel.cache_clear()
-    try:
-        assert why_no_kernel() == "tiled_groups.cpp does not compile here (RuntimeError: no g++ here)"
-    finally:
-        why_no_kernel.cache_clear()
