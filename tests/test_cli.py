@@ -202,6 +202,7 @@ def test_check_reads_no_package_that_it_does_not_need():
         "assert 'peft' in sys.modules\n"
         "from lalm.lean_imports import COMPILER, UNUSED, IdleCompiler\n"
         "assert isinstance(sys.modules[COMPILER], IdleCompiler), 'the compiler was read'\n"
+        "assert 'torch.distributed.tensor' not in sys.modules, 'what is dealt out over processes was read'\n"
         "sys.exit(any(sys.modules.get(name) for name in UNUSED))\n"
     )
     assert "The recipe can be trained." in said_by(code)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from rich.console import Console
@@ -59,61 +59,81 @@ class TrainOptions:
             raise RecipeError("--questions and --clips: give whole numbers from 1; --epochs: from 2")
 
 
-def measure_training(options: TrainOptions, console: Console) -> dict[str, Any]:
-    """Measures everything that `options` name."""
+def measure_training(
+    options: TrainOptions, console: Console, keep: Callable[[dict[str, Any]], None] = lambda results: None
+) -> dict[str, Any]:
+    """Measures everything that `options` name. `keep` is given what there is after each run."""
     cases = switch_cases() if options.cases else {"all on": Switches()}
     total = 3 + len(cases) + len(options.answer_chars) + len(options.loader_records)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("matrix products", total=total)
-        machine = _matrix_peak()
-        progress.advance(task)
-        rows = []
-        for name, switches in cases.items():
-            progress.update(task, description=name)
-            rows.append({"case": name} | measure_case(_run(options, switches)))
+        found = _Found(options, [_matrix_peak()])
+
+        def next_run(description: str) -> None:
+            keep(found.results())
             progress.advance(task)
-        progress.update(task, description="linear layers alone")
-        products = products_of(_run(options, Switches()), rows[0]["warm"], rows[0]["dtype"])
+            progress.update(task, description=description)
+
+        for name, switches in cases.items():
+            next_run(name)
+            found.cases.append({"case": name} | measure_case(_run(options, switches)))
+        next_run("linear layers alone")
+        products = products_of(_run(options, Switches()), found.cases[0]["warm"], found.cases[0]["dtype"])
         with Side("products", products) as side:
-            alone = side.next()
-        progress.advance(task)
-        lengths = []
+            found.products = side.next()
         for chars in options.answer_chars:
-            progress.update(task, description=f"answers of {chars}")
+            next_run(f"answers of {chars}")
             run = _run(options, Switches())
             workload = replace(run.workload, answer_chars=(chars, chars))
             run = replace(run, workload=workload, epochs=max(run.epochs, GROWTH_EPOCHS))
-            lengths.append({"answer_chars": chars} | measure_case(run))
-            progress.advance(task)
-        loads = []
+            found.lengths.append({"answer_chars": chars} | measure_case(run))
         for count in options.loader_records:
-            progress.update(task, description=f"{count:,} records")
+            next_run(f"{count:,} records")
             with Side("loader", LoaderRun(options.sizes, count)) as side:
-                loads.append(side.next())
-            progress.advance(task)
+                found.loads.append(side.next())
         # The machine may have been busier at first: the better of two is nearer to what it can do.
-        again = _matrix_peak()
+        next_run("matrix products")
+        found.machines.append(_matrix_peak())
         progress.advance(task)
-    peaks = {
-        dtype: max(before, again["matrix_flops_per_second"][dtype])
-        for dtype, before in machine["matrix_flops_per_second"].items()
-    }
-    for row in (*rows, *lengths):
-        add_shares(row, peaks, machine["datasheet_flops_per_second"])
-    return {
-        "device": machine["device"],
-        "gpu": None if machine["has_gpu"] else GPU_NOTE,
-        "matrix_flops_per_second": peaks,
-        "datasheet_flops_per_second": machine["datasheet_flops_per_second"],
-        "load_average": machine["load_average"],
-        "bound": bound_of(alone, rows[0]["warm"], options.num_clips * options.questions, peaks[rows[0]["dtype"]]),
-        "options": asdict(options),
-        "cases": rows,
-        "cost_by_tokens": growth_rows(lengths),
-        "cost_line": fit_line(growth_rows(lengths)),
-        "loader_memory": loads,
-    }
+    return found.results()
+
+
+@dataclass
+class _Found:
+    """What was measured so far."""
+
+    options: TrainOptions
+    machines: list[dict[str, Any]]
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    products: dict[str, Any] | None = None
+    lengths: list[dict[str, Any]] = field(default_factory=list)
+    loads: list[dict[str, Any]] = field(default_factory=list)
+
+    def results(self) -> dict[str, Any]:
+        options, machine = self.options, self.machines[0]
+        peaks: dict[str, float] = {}
+        for found in self.machines:
+            for dtype, peak in found["matrix_flops_per_second"].items():
+                peaks[dtype] = max(peak, peaks.get(dtype, 0.0))
+        for row in (*self.cases, *self.lengths):
+            add_shares(row, peaks, machine["datasheet_flops_per_second"])
+        results = {
+            "device": machine["device"],
+            "gpu": None if machine["has_gpu"] else GPU_NOTE,
+            "matrix_flops_per_second": peaks,
+            "datasheet_flops_per_second": machine["datasheet_flops_per_second"],
+            "load_average": machine["load_average"],
+            "options": asdict(options),
+            "cases": self.cases,
+            "cost_by_tokens": growth_rows(self.lengths),
+            "cost_line": fit_line(growth_rows(self.lengths)),
+            "loader_memory": self.loads,
+        }
+        if self.products is not None:
+            first, num_records = self.cases[0], options.num_clips * options.questions
+            results["bound"] = bound_of(self.products, first["warm"], num_records, peaks[first["dtype"]])
+        return results
 
 
 def switch_cases() -> dict[str, Switches]:
@@ -125,7 +145,7 @@ def switch_cases() -> dict[str, Switches]:
         "one a row": Switches(shared_prefix=False),
         "all logits": Switches(supervised_only=False),
         "layers not compiled": Switches(compiled=False),
-        "all off": Switches(**dict.fromkeys((field.name for field in fields(Switches)), False)),
+        "all off": Switches(**dict.fromkeys((switch.name for switch in fields(Switches)), False)),
     }
 
 

@@ -59,7 +59,7 @@ def train(
         cases=switches,
         **({"loader_records": _whole_numbers("--loader-records", loader_records)} if growth else _NO_GROWTH),
     )
-    results = measure_training(options, console)
+    results = measure_training(options, console, keep=lambda so_far: _write(so_far, json_file))
     print_table(console, training_table(results))
     print_table(console, parts_table(results))
     peaks = ", ".join(f"{name} {peak / 1e9:,.0f}" for name, peak in results["matrix_flops_per_second"].items())

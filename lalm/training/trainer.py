@@ -128,7 +128,7 @@ class LalmTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         """As the Trainer's; products of float32 take matrix units where the decoder's do."""
-        with products_in_tiles(checkpoints.unwrap(self.model)):
+        with products_in_tiles(self.stage, checkpoints.unwrap(self.model)):
             return super().train(*args, **kwargs)
 
     # Data: the items are batches already, and already this process's own.

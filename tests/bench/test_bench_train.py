@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from lalm import cli
+from lalm.bench import train
 from lalm.bench.bound import bound_of, linear_products, products_of
 from lalm.bench.growth import fit_line, growth_rows
 from lalm.bench.ours import OurRun
@@ -59,6 +61,23 @@ def step(seconds: float, loss: float) -> dict:
 
 def summary() -> dict:
     return summarize(RUN, [PREPARED, step(1.0, 6.0), step(1.0, 5.0), step(0.5, 4.0), step(1.5, 3.0)])
+
+
+def test_what_was_measured_is_kept_after_each_run(monkeypatch):
+    """The second case dies; the first stands, with its share of the peak."""
+    machine = {
+        "device": "some", "has_gpu": False, "matrix_flops_per_second": {"float32": 300.0},
+        "datasheet_flops_per_second": None, "load_average": 0.0,
+    }  # fmt: skip
+    cases = iter([summary()])
+    monkeypatch.setattr(train, "_matrix_peak", lambda: machine)
+    monkeypatch.setattr(train, "measure_case", lambda run: next(cases))
+    kept = []
+    with pytest.raises(StopIteration):
+        train.measure_training(TrainOptions(TINY), Console(quiet=True), keep=lambda found: kept.append(dict(found)))
+    assert [case["case"] for case in kept[-1]["cases"]] == ["all on"]
+    assert kept[-1]["cases"][0]["warm"]["share_of_peak"] == pytest.approx(0.5)
+    assert "bound" not in kept[-1]
 
 
 def test_figures_of_a_run():

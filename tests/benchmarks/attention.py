@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=2 python tests/benchmarks/attention.py --dtype float32 --layers 30 --repetitions 5 --json out.json
 
 Eight clips of 2-30 s at 12.5 positions a second, four questions about each, laid out with shared prefixes. `eager` and
-`sdpa` get balanced rows and their dense mask, `grouped` one row. The three take turns; the best of the repetitions
+`sdpa` get balanced rows and their dense mask, the others one row. They take turns; the best of the repetitions
 counts. Seconds are of this process's CPU time, so that other jobs on the machine disturb less; with several threads it
 is the sum over them. The vocabulary is left out, so that time and memory grow linearly with the layers.
 Linux with glibc: the memory of a pass is counted from what the process holds after giving back what it can.
@@ -27,10 +27,12 @@ from lalm.data.packing import IGNORED, pack
 from lalm.data.records import Record, Turn
 from lalm.model.attention_mask import masks_of_layers
 from lalm.model.decoder import add_lora, random_language_model
-from lalm.model.grouped_attention import grouped_inputs, is_grouped
+from lalm.model.grouped_attention import attend_in_tiles, grouped_inputs, is_grouped
+from lalm.model.tiled_groups import why_no_kernel
 from lalm.recipe.schema import LanguageModelSection, LoraSection
 
-ATTENTIONS = ("eager", "sdpa", "grouped")
+ATTENTIONS = ("eager", "sdpa", "grouped", "tiled")
+"""`tiled`: grouped, by the compiled kernel; only in bfloat16, where the processor has tiles."""
 NUM_CLIPS, QUESTIONS, POSITIONS_PER_SECOND = 8, 4, 12.5
 SYSTEM_TOKENS, QUESTION_TOKENS, ANSWER_TOKENS = 24, (10, 25), (10, 35)
 
@@ -44,15 +46,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     examples = invented_examples()
-    models = {name: decoder(name, arguments) for name in ATTENTIONS}
-    rows = {name: [] for name in ATTENTIONS}
+    has_kernel = arguments.dtype == "bfloat16" and torch.cpu._is_amx_tile_supported() and why_no_kernel() is None
+    names = [name for name in ATTENTIONS if name != "tiled" or has_kernel]
+    models = {name: decoder(name, arguments) for name in names}
+    rows = {name: [] for name in names}
     for _ in range(arguments.repetitions):
         for name, model in models.items():
             rows[name].append(step(model, examples))
     best = {
         name: {key: min(row[key] for row in rows[name]) for key in ("forward", "backward", "peak_bytes")}
         | {"sum": rows[name][0]["sum"], "shape": rows[name][0]["shape"]}
-        for name in ATTENTIONS
+        for name in names
     }
     total = best["grouped"]["forward"] + best["grouped"]["backward"]
     print(f"{device_name()}, {arguments.dtype}, {arguments.layers} layers, {sum(map(len, examples))} tokens alone")
@@ -89,8 +93,11 @@ def decoder(attention: str, arguments: argparse.Namespace) -> torch.nn.Module:
     """The decoder in the type asked for, frozen, with an adapter; all have the same weights."""
     sizes = SMOL.language_model | {"num_hidden_layers": arguments.layers}
     torch.manual_seed(0)
-    model = random_language_model(LanguageModelSection(base="random", attention=attention, random_sizes=sizes))
+    kind = "grouped" if attention == "tiled" else attention
+    model = random_language_model(LanguageModelSection(base="random", attention=kind, random_sizes=sizes))
     model.to(getattr(torch, arguments.dtype)).requires_grad_(False)
+    if attention == "tiled":
+        attend_in_tiles(model)
     add_lora(model, LoraSection(rank=SMOL.lora_rank, dropout=0.0, targets="qv"))
     if arguments.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
