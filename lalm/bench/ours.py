@@ -115,6 +115,7 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
     seconds, work = timer.take()
     batches = NamedBatches(data, clips)
     prepared |= {"compile_seconds": compile_ahead(run, model, batches)}
+    timer.end_step()
     timer.take()
     pace.done(prepared | {"parts": seconds, "work": work} | _facts(recipe, run, model, data))
 
@@ -134,7 +135,7 @@ def _run_in(folder: Path, run: OurRun, pace: Pace) -> None:
 
 
 def compile_ahead(run: OurRun, model: LalmForConditionalGeneration, batches: NamedBatches) -> float:
-    """Compiles the decoder's attention and layers by a pass over the first batch, where this run does.
+    """Compiles the decoder's attention and layers by passes over batches of each number of rows, where this run does.
 
     Returns the seconds that it took.
 
@@ -146,9 +147,13 @@ def compile_ahead(run: OurRun, model: LalmForConditionalGeneration, batches: Nam
     started = time.perf_counter()
     attend_in_tiles(decoder, wanted=has_tiles(decoder) and why_no_kernel() is None)
     compile_layers(decoder)
-    inputs = {name: value for name, value in batches[0].items() if name not in NOT_FOR_THE_MODEL}
     model.train()
-    model(**inputs).loss.backward()
+    seen: set[int] = set()
+    for number in range(len(batches)):
+        inputs = {name: value for name, value in batches[number].items() if name not in NOT_FOR_THE_MODEL}
+        if (num_rows := len(inputs["input_ids"])) not in seen:
+            seen.add(num_rows)
+            model(**inputs).loss.backward()
     model.zero_grad(set_to_none=True)
     forget_peak()
     return time.perf_counter() - started

@@ -392,7 +392,7 @@ class LalmForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """`language_model_loss` of embedded rows `[B, L, D]`."""
         seen: dict[str, Any] = {"attention_mask": attention_mask}
         length = inputs_embeds.shape[1]
-        if group_ids is not None and is_in_tiles(self.language_model):
+        if group_ids is not None and self.cross_attention is None and is_in_tiles(self.language_model):
             inputs_embeds, position_ids, group_ids, branch_ids = in_whole_tiles(
                 inputs_embeds, position_ids, group_ids, branch_ids
             )

@@ -17,6 +17,7 @@ from lalm.inference.session import ChatSession
 from lalm.model.build import build_model
 from lalm.model.checkpoint import load_run, save_trained
 from lalm.model.cross_attention import CrossAttention, context_inputs, range_of_step
+from lalm.model.grouped_attention import attend_in_tiles
 from lalm.model.memory_plan import plan_memory
 from lalm.model.plan import plan_model
 from lalm.recipe.load import load_recipe
@@ -154,15 +155,12 @@ def test_questions_that_share_a_prefix_share_its_clip(built):
     labels = torch.cat([ids["labels"], ids["labels"][:, prefix:]], dim=1)
     positions = torch.tensor([[*range(prefix + length), *range(prefix, prefix + length)]])
     audio = processor.audio_inputs([clip])
-    shared = model(
-        input_ids=packed,
-        labels=labels,
-        position_ids=positions,
-        group_ids=torch.zeros_like(packed),
-        branch_ids=branches,
-        **audio,
-    ).loss
-    torch.testing.assert_close(shared, model(**ids).loss, atol=1e-5, rtol=1e-5)
+    rows = {"position_ids": positions, "group_ids": torch.zeros_like(packed), "branch_ids": branches}
+    alone = model(**ids).loss
+    for in_tiles in (False, True):  # where rows of other models are padded
+        attend_in_tiles(model.language_model, wanted=in_tiles)
+        shared = model(input_ids=packed, labels=labels, **rows, **audio).loss
+        torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_noise_behind_the_clips_of_a_shorter_row_is_not_heard(built):

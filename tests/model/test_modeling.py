@@ -12,6 +12,7 @@ from lalm import LalmForConditionalGeneration, LalmProcessor
 from lalm.data.records import Turn
 from lalm.encoders import load_encoder
 from lalm.model.build import build_model
+from lalm.model.grouped_attention import TILE_ROWS, attend_in_tiles
 
 
 def wave(seconds: float, seed: int) -> np.ndarray:
@@ -105,6 +106,14 @@ def test_a_packed_row_reaches_the_decoder_without_a_mask_of_the_row(built):
     assert given[0]["attention_mask"].numel() == 1
     assert [len(group) for group in given[0]["packed_rows"].groups] == sizes
     torch.testing.assert_close(together, torch.cat([model(**item).token_losses for item in alone]))
+    attend_in_tiles(model.language_model)
+    hook = model.get_decoder().register_forward_pre_hook(lambda _, args, inputs: given.append(inputs), with_kwargs=True)
+    in_tiles = model(**packed, **processor.audio_inputs(clips))
+    hook.remove()
+    assert sum(sizes) % TILE_ROWS
+    assert given[1]["inputs_embeds"].shape[1] == -(-sum(sizes) // TILE_ROWS) * TILE_ROWS
+    torch.testing.assert_close(in_tiles.token_losses, together)
+    in_tiles.loss.backward()
 
 
 def test_the_count_of_placeholders_must_match(built):
