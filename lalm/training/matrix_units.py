@@ -19,11 +19,12 @@ from lalm.recipe.schema import StageSection
 
 @contextmanager
 def products_in_tiles(stage: StageSection, model: nn.Module) -> Iterator[None]:
-    """Where a model holds weights in bfloat16, on a CPU with tiles, in a stage that trains on answers alone; anywhere
-    else nothing changes."""
+    """Where a model's decoder is held in bfloat16, on a CPU with tiles, in a stage that trains on answers alone;
+    anywhere else nothing changes."""
     matmul = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
-    is_narrow = any(weight.dtype == torch.bfloat16 and weight.device.type == "cpu" for weight in model.parameters())
+    decoder = getattr(model, "language_model", model)
+    is_narrow = any(weight.dtype == torch.bfloat16 and weight.device.type == "cpu" for weight in decoder.parameters())
     is_plain = list(stage.objective_weights()) == ["language_model"]
     if is_narrow and is_plain and torch.cpu._is_amx_tile_supported():
         matmul.fp32_precision = "bf16"
