@@ -11,8 +11,15 @@ from lalm.model.row_products import NarrowingProducts, row_product, why_no_row_p
 
 @pytest.fixture
 def rows_dealt_out():
-    if (reason := why_no_row_products()) is not None:
-        pytest.skip(reason)
+    """Two threads, whatever the tests have; skips where products are not for that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        if (reason := why_no_row_products()) is not None:
+            pytest.skip(reason)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("rows_dealt_out")
