@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @functools.cache
-def compiled(source: Path) -> ctypes.CDLL:
+def library(source: Path) -> ctypes.CDLL:
     """The library of a file: some seconds on a machine's first use."""
     from torch._inductor.codecache import CppCodeCache  # seconds of imports that nothing else here needs
 
@@ -19,10 +19,10 @@ def compiled(source: Path) -> ctypes.CDLL:
 
 
 @functools.cache
-def why_not_compiled(source: Path) -> str | None:
+def why_no_library(source: Path) -> str | None:
     """Why a file's functions cannot be had on this machine; None where they can. It is compiled to find out."""
     try:
-        works = compiled(source).works()
+        works = library(source).works()
     except Exception as error:  # whatever the compiler's tools raise
         lines = [line for line in str(error).splitlines() if line.strip()]
         return f"{source.name} does not compile here ({type(error).__name__}: {lines[0] if lines else ''})"

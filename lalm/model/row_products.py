@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
 
-from lalm.model.native import compiled, why_not_compiled
+from lalm.model.native import library, why_no_library
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 FEW_THREADS = 4
@@ -33,7 +33,7 @@ def why_no_row_products() -> str | None:
         return f"{torch.get_num_threads()} threads"
     if not torch.cpu._is_amx_tile_supported():
         return "no matrix tiles"
-    return why_not_compiled(SOURCE)
+    return why_no_library(SOURCE)
 
 
 @torch.library.custom_op("lalm::row_product", mutates_args=())
@@ -47,7 +47,7 @@ def row_product(left: Tensor, right: Tensor) -> Tensor:
     step = -(-share // ROWS) * ROWS
     sizes = (num_rows, inner, columns, *right.stride(), step)
     pointers = (c_void_p(item.data_ptr()) for item in (left, right, result))
-    compiled(SOURCE).product(*pointers, *map(c_int64, sizes))
+    library(SOURCE).product(*pointers, *map(c_int64, sizes))
     return result
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lalm.model.native import compiled, why_not_compiled
+from lalm.model.native import library, why_no_library
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 WIDTHS = range(32, 257, 32)
@@ -41,7 +41,7 @@ def has_tiles(model: PreTrainedModel) -> bool:
 
 def why_no_kernel() -> str | None:
     """Why the kernel cannot be had on this machine; None where it can. It is compiled to find out."""
-    return why_not_compiled(SOURCE)
+    return why_no_library(SOURCE)
 
 
 def takes_tiles(query: Tensor, key: Tensor) -> bool:
@@ -146,7 +146,7 @@ class _Shape(Structure):
 
 @functools.cache
 def _kernel() -> ctypes.CDLL:
-    kernel = compiled(SOURCE)
+    kernel = library(SOURCE)
     heads, others = POINTER(_Heads), (c_void_p, POINTER(_Layout), POINTER(_Shape), c_int)
     kernel.forward.argtypes = (*[heads] * 4, *others)
     kernel.backward.argtypes = (*[heads] * 8, *others)

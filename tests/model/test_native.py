@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lalm.model.native import compiled, why_not_compiled
+from lalm.model.native import library, why_no_library
 
 
 @pytest.mark.slow
@@ -20,8 +20,8 @@ from lalm.model.native import compiled, why_not_compiled
 def test_a_file_works_or_says_why_not(code, reason, tmp_path):
     source = tmp_path / "some.cpp"
     source.write_text(code, encoding="utf-8")
-    found = why_not_compiled(source)
+    found = why_no_library(source)
     assert found is None if reason is None else reason in found
     assert found is None or "\n" not in found
     if reason is None:
-        assert compiled(source).works() == 1
+        assert library(source).works() == 1

@@ -77,7 +77,7 @@ def test_one_thread_and_many_are_left_to_torch(num_threads, monkeypatch):
 def test_what_cannot_be_compiled_says_why(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
-    monkeypatch.setattr(row_products, "why_not_compiled", lambda source: f"{source.name} does not compile here")
+    monkeypatch.setattr(row_products, "why_no_library", lambda source: f"{source.name} does not compile here")
     assert why_no_row_products() == "row_products.cpp does not compile here"
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert why_no_row_products() == "no matrix tiles"

@@ -70,6 +70,23 @@ def test_where_it_would_pay_and_cannot_be_the_reason_is_said(make_recipe, capsys
     assert "The decoder's layers are not compiled: torch cannot compile here (no g++)." in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("compile", "pays_from", "reason", "taken"),
+    [("auto", 6, None, True), ("auto", 7, None, False), ("none", 6, None, False), ("auto", 6, "no g++ here", False)],
+)
+def test_attention_is_compiled_where_it_pays(make_recipe, capsys, monkeypatch, compile, pays_from, reason, taken):
+    asked = []
+    monkeypatch.setattr(compiling, "ATTENTION_PAYS_FROM", pays_from)
+    monkeypatch.setattr(compiling, "has_tiles", lambda model: True)
+    monkeypatch.setattr(compiling, "why_no_kernel", lambda: reason)
+    monkeypatch.setattr(compiling, "attend_in_tiles", lambda model, wanted: asked.append(wanted))
+    train.run_recipe(make_recipe(language_model=language_model(compile), stages=[short_stage()]))
+    assert asked == [taken]
+    said = "The decoder's attention is not compiled: no g++ here."
+    assert (said in capsys.readouterr().out) == (reason is not None)
+
+
 def short_stage() -> dict:
     return {"name": "only", "learning_rates": {"projector": 0.01}, "steps": 6, "batch_records": 4}
 
