@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 // Left [rows, inner] and the product [rows, columns] have their rows one behind the other; right [inner, columns] has
 // the strides given. A thread takes `step` rows.
@@ -25,4 +26,13 @@ extern "C" void product(
   });
 }
 
-extern "C" int works() { return 1; }
+// Whether rows are dealt out and multiplied here: [4, 32] ones times [32, 16] twos, two rows a thread.
+extern "C" int works() {
+  std::vector<c10::BFloat16> ones(4 * 32, 1.0f), twos(32 * 16, 2.0f), result(4 * 16);
+  try {
+    product(ones.data(), twos.data(), result.data(), 4, 32, 16, 16, 1, 2);
+  } catch (...) {
+    return 0;
+  }
+  return std::all_of(result.begin(), result.end(), [](c10::BFloat16 value) { return value == 64.0f; });
+}

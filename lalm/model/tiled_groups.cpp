@@ -52,9 +52,10 @@ struct Task {
   const Segment* segments;
   int64_t first, last, key_head, length;
   const Shape& shape;
+  int64_t row() const { return segments[first].row; }
   int64_t head(int64_t s) const { return key_head * shape.shared() + s; }
   int64_t sum(int64_t head, int64_t token) const {  // where it stands
-    return (segments[first].row * shape.num_heads + head) * length + token;
+    return (row() * shape.num_heads + head) * length + token;
   }
 };
 
@@ -113,10 +114,11 @@ __m512 exp2_of(__m512 values) {
   return _mm512_scalef_ps(result, whole);
 }
 
-// Sixteen columns of a block see a key: all of them, or those of its own token and later ones.
-__mmask16 seeing(int64_t first_token, int64_t key_token, bool causal) {
-  if (!causal || key_token <= first_token) return 0xFFFF;
-  return key_token - first_token >= LANES ? 0 : static_cast<__mmask16>(0xFFFF << (key_token - first_token));
+// Which of sixteen columns, from `first_token` on, see a key of a block: all of them, or those of its token and later.
+__mmask16 seeing(const KeyBlock& block, int64_t key, int64_t first_token, bool causal) {
+  const int64_t hidden = causal ? block.start + key - first_token : 0;
+  if (key >= block.size || hidden >= LANES) return 0;
+  return static_cast<__mmask16>(0xFFFF << std::max<int64_t>(hidden, 0));
 }
 
 // Rows [count, width] and zeros up to `rows`.
@@ -181,26 +183,46 @@ void write_rows(const float* from, int64_t count, int64_t width, float factor, u
     }
 }
 
-std::vector<KeyBlock> key_blocks(const Segment* segments, int64_t first, int64_t last) {
+std::vector<KeyBlock> key_blocks(const Task& task) {
   std::vector<KeyBlock> blocks;
-  for (int64_t s = first; s < last; ++s)
-    for (int64_t start = segments[s].start; start < segments[s].end; start += KEYS)
-      blocks.push_back({s, start, std::min(KEYS, segments[s].end - start)});
+  for (int64_t s = task.first; s < task.last; ++s)
+    for (int64_t start = task.segments[s].start; start < task.segments[s].end; start += KEYS)
+      blocks.push_back({s, start, std::min(KEYS, task.segments[s].end - start)});
   return blocks;
 }
 
-// Whether a block of columns of segment `s`, whose last token is `last`, sees a block of keys.
-bool sees(const Segment* segments, int64_t s, int64_t last, const KeyBlock& block) {
-  if (block.segment == s) return block.start <= last;
-  const Segment& segment = segments[s];
-  return block.start >= segment.prefix_start && block.start < segment.prefix_end;
+// work(segment, start, size) for all blocks of columns.
+template <typename Work>
+void each_columns(const Task& task, const Work& work) {
+  const int64_t tokens = task.shape.tokens();
+  for (int64_t s = task.first; s < task.last; ++s)
+    for (int64_t start = task.segments[s].start; start < task.segments[s].end; start += tokens)
+      work(s, start, std::min(tokens, task.segments[s].end - start));
+}
+
+// work(number, whether causal, whether first) for the blocks of keys that a block of columns sees.
+template <typename Work>
+void each_keys(
+    const Task& task, const std::vector<KeyBlock>& blocks, int64_t s, int64_t start, int64_t size, const Work& work) {
+  const Segment& segment = task.segments[s];
+  bool is_first = true;
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    const auto& block = blocks[b];
+    const bool is_own = block.segment == s;
+    const bool is_seen = is_own ? block.start < start + size
+                                : block.start >= segment.prefix_start && block.start < segment.prefix_end;
+    if (!is_seen) continue;
+    work(b, is_own && block.start + block.size - 1 > start, is_first);
+    is_first = false;
+  }
 }
 
 void forward_task(
     const Heads& q, const Heads& k, const Heads& v, const Heads& out, float* sums, const Task& task) {
-  const auto& [segments, first, last, key_head, length, shape] = task;
-  const int64_t width = shape.width, columns = shape.columns(), tokens = shape.tokens(), row = segments[first].row;
-  const auto blocks = key_blocks(segments, first, last);
+  const Shape& shape = task.shape;
+  const int64_t width = shape.width, columns = shape.columns(), tokens = shape.tokens();
+  const int64_t row = task.row(), key_head = task.key_head;
+  const auto blocks = key_blocks(task);
   const int64_t num_blocks = blocks.size(), block_size = KEYS * width;
   const float factor = shape.scaling * 1.44269504f;
   Arena arena(num_blocks * block_size * 4 + columns * (KEYS * 6 + width * 8 + 16) + 64 * 16);
@@ -219,18 +241,13 @@ void forward_task(
     copy_rows(v.at(row, key_head, block.start), v.token, block.size, KEYS, width, rows);
     transpose(rows, KEYS, width, values + b * block_size);
   }
-  for (int64_t s = first; s < last; ++s)
-    for (int64_t start = segments[s].start; start < segments[s].end; start += tokens) {
-      const int64_t size = std::min(tokens, segments[s].end - start);
+  each_columns(task, [&](int64_t s, int64_t start, int64_t size) {
       gather_columns(q, shape, key_head, row, start, size, rows);
       pairs_of_transpose(rows, columns, width, queries);
       std::fill_n(top, columns, LOWEST);
       std::fill_n(total, columns, 0.0f);
-      bool is_first = true;
-      for (int64_t b = 0; b < num_blocks; ++b) {
+      each_keys(task, blocks, s, start, size, [&](int64_t b, bool causal, bool is_first) {
         const auto& block = blocks[b];
-        if (!sees(segments, s, start + size - 1, block)) continue;
-        const bool causal = block.segment == s && block.start + block.size - 1 > start;
         brgemm(KEYS, columns, width, width, columns, columns, false, numbers(keys + b * block_size),
                numbers(queries), scores);
         for (int64_t m = 0; m < columns; m += LANES) {
@@ -238,14 +255,14 @@ void forward_task(
           const __m512 before = _mm512_loadu_ps(top + m);
           __m512 best = before;
           for (int64_t c = 0; c < block.size; ++c)
-            best = _mm512_mask_max_ps(best, seeing(token, block.start + c, causal), best,
+            best = _mm512_mask_max_ps(best, seeing(block, c, token, causal), best,
                                       _mm512_mul_ps(_mm512_loadu_ps(scores + c * columns + m), _mm512_set1_ps(factor)));
           const __m512 kept = exp2_of(_mm512_sub_ps(before, best));
           __m512 sum = _mm512_mul_ps(_mm512_loadu_ps(total + m), kept);
           for (int64_t c = 0; c < KEYS; c += 2) {
             __m512 pair[2];
             for (int64_t i = 0; i < 2; ++i) {
-              const __mmask16 seen = c + i < block.size ? seeing(token, block.start + c + i, causal) : 0;
+              const __mmask16 seen = seeing(block, c + i, token, causal);
               const __m512 score = _mm512_loadu_ps(scores + (c + i) * columns + m);
               pair[i] = _mm512_maskz_mov_ps(seen, exp2_of(_mm512_fmsub_ps(score, _mm512_set1_ps(factor), best)));
               sum = _mm512_add_ps(sum, pair[i]);
@@ -262,23 +279,23 @@ void forward_task(
         }
         brgemm(width, columns, KEYS, KEYS, columns, columns, !is_first, numbers(values + b * block_size),
                numbers(weights), result);
-        is_first = false;
-      }
+      });
       for (int64_t h = 0; h < shape.shared(); ++h)
         for (int64_t t = 0; t < size; ++t) {
           const int64_t m = h * tokens + t;
           write_column(result + m, columns, width, 1.0f / total[m], out.at(row, task.head(h), start + t));
           sums[task.sum(task.head(h), start + t)] = top[m] + std::log2(total[m]);
         }
-    }
+  });
 }
 
 void backward_task(
     const Heads& q, const Heads& k, const Heads& v, const Heads& out, const Heads& pull, const float* sums,
     const Heads& dq, const Heads& dk, const Heads& dv, const Task& task) {
-  const auto& [segments, first, last, key_head, length, shape] = task;
-  const int64_t width = shape.width, columns = shape.columns(), tokens = shape.tokens(), row = segments[first].row;
-  const auto blocks = key_blocks(segments, first, last);
+  const Shape& shape = task.shape;
+  const int64_t width = shape.width, columns = shape.columns(), tokens = shape.tokens();
+  const int64_t row = task.row(), key_head = task.key_head;
+  const auto blocks = key_blocks(task);
   const int64_t num_blocks = blocks.size(), block_size = KEYS * width;
   const float factor = shape.scaling * 1.44269504f;
   Arena arena(num_blocks * block_size * 14 + columns * (KEYS * 14 + width * 16 + 16) + 64 * 24);
@@ -309,9 +326,7 @@ void backward_task(
   }
   std::memset(key_pull, 0, num_blocks * block_size * sizeof(float));
   std::memset(value_pull, 0, num_blocks * block_size * sizeof(float));
-  for (int64_t s = first; s < last; ++s)
-    for (int64_t start = segments[s].start; start < segments[s].end; start += tokens) {
-      const int64_t size = std::min(tokens, segments[s].end - start);
+  each_columns(task, [&](int64_t s, int64_t start, int64_t size) {
       gather_columns(q, shape, key_head, row, start, size, query_rows);
       gather_columns(pull, shape, key_head, row, start, size, pull_rows);
       pairs_of_transpose(query_rows, columns, width, queries);
@@ -333,11 +348,8 @@ void backward_task(
               widened(load(one + j)), widened(load(pull_rows + m * width + j)), product);
         taken[m] = _mm512_reduce_add_ps(product);
       }
-      bool is_first = true;
-      for (int64_t b = 0; b < num_blocks; ++b) {
+      each_keys(task, blocks, s, start, size, [&](int64_t b, bool causal, bool is_first) {
         const auto& block = blocks[b];
-        if (!sees(segments, s, start + size - 1, block)) continue;
-        const bool causal = block.segment == s && block.start + block.size - 1 > start;
         brgemm(KEYS, columns, width, width, columns, columns, false, numbers(keys + b * block_size),
                numbers(queries), scores);
         brgemm(KEYS, columns, width, width, columns, columns, false, numbers(values + b * block_size),
@@ -349,7 +361,7 @@ void backward_task(
             __m256i pair[2];
             for (int64_t i = 0; i < 2; ++i) {
               const int64_t place = (c + i) * columns + m;
-              const __mmask16 seen = c + i < block.size ? seeing(token, block.start + c + i, causal) : 0;
+              const __mmask16 seen = seeing(block, c + i, token, causal);
               const __m512 weight = _mm512_maskz_mov_ps(
                   seen, exp2_of(_mm512_fmsub_ps(_mm512_loadu_ps(scores + place), _mm512_set1_ps(factor), log_sum)));
               const __m512 slope = _mm512_mul_ps(weight, _mm512_sub_ps(_mm512_loadu_ps(slopes + place), share));
@@ -366,13 +378,12 @@ void backward_task(
                key_pull + b * block_size);
         brgemm(width, columns, KEYS, KEYS, columns, columns, !is_first, numbers(keys_across + b * block_size),
                numbers(slope_pairs), query_pull);
-        is_first = false;
-      }
+      });
       for (int64_t h = 0; h < shape.shared(); ++h)
         for (int64_t t = 0; t < size; ++t)
           write_column(
               query_pull + h * tokens + t, columns, width, shape.scaling, dq.at(row, task.head(h), start + t));
-    }
+  });
   for (int64_t b = 0; b < num_blocks; ++b) {
     const auto& block = blocks[b];
     uint16_t *key = dk.at(row, key_head, block.start), *value = dv.at(row, key_head, block.start);

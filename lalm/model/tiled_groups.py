@@ -67,7 +67,7 @@ def _attend(
     """Also the logarithms (of base 2) of the sums of exponentials, `[R, H, L]`."""
     heads = [_with_whole_rows(item) for item in (query, key, value)]
     num_rows, num_heads, length, width = query.shape
-    out = _rows(query, segments)
+    out = _rows(query)
     sums = query.new_empty(num_rows, num_heads, length, dtype=torch.float32)
     layout = _Layout.of(segments, first_segments, length)
     _kernel().forward(
@@ -91,7 +91,7 @@ def _pull_back(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of queries, keys and values, each as `[R, L, H, d]`, as `out` and its gradient `pull` are."""
     heads = [_with_whole_rows(item) for item in (query, key, value, out.transpose(1, 2), pull.transpose(1, 2))]
-    gradients = [_rows(item, segments) for item in (query, key, value)]
+    gradients = [_rows(item) for item in (query, key, value)]
     _, num_heads, length, width = query.shape
     layout = _Layout.of(segments, first_segments, length)
     _kernel().backward(
@@ -159,8 +159,6 @@ def _with_whole_rows(heads: Tensor) -> Tensor:
     return heads if heads.stride(-1) == 1 else heads.contiguous()
 
 
-def _rows(heads: Tensor, segments: Tensor) -> Tensor:
-    """Room for `[R, L, H, d]` of `[R, H, L, d]`: zeros if there is padding, of which the kernel writes nothing."""
-    rows = heads.transpose(1, 2)
-    has_padding = int((segments[:, 2] - segments[:, 1]).sum()) < rows.shape[0] * rows.shape[1]
-    return (heads.new_zeros if has_padding else heads.new_empty)(rows.shape)
+def _rows(heads: Tensor) -> Tensor:
+    """Zeros `[R, L, H, d]` for `[R, H, L, d]`: the kernel writes nothing at padding."""
+    return heads.new_zeros(heads.transpose(1, 2).shape)

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from layouts import rows_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -65,23 +66,6 @@ def decoder(family: str, **options):
         if parameter.ndim > 1:
             parameter.mul_(5)
     return model
-
-
-def rows_of(*rows: list[list[int]], length: int = 0) -> dict[str, torch.Tensor]:
-    """Rows of groups, each `[prefix length, branch length, ...]`, padded to the longest or to `length`."""
-    length = max(length, *(sum(map(sum, row)) for row in rows))
-    names = ("group_ids", "branch_ids", "position_ids")
-    ids = {name: torch.full((len(rows), length), PADDING if name != "position_ids" else 0) for name in names}
-    for number, row in enumerate(rows):
-        start = 0
-        for group, sizes in enumerate(row):
-            for branch, size in enumerate(sizes):
-                first = 0 if branch == 0 else sizes[0]
-                values = (torch.tensor(group), torch.tensor(branch), torch.arange(first, first + size))
-                for name, value in zip(names, values, strict=True):
-                    ids[name][number, start : start + size] = value
-                start += size
-    return ids
 
 
 LAYOUT = rows_of([[7, 3, 5, 1], [4], [1, 1]], [[0, 4, 2], [9, 6, 6]], length=30)

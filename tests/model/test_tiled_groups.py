@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from layouts import rows_of
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -34,23 +35,6 @@ LAYOUTS = {
 }
 
 
-def rows_of(rows: list[list[list[int]]]) -> dict[str, Tensor]:
-    """Rows of groups, each `[prefix length, branch length, ...]`, padded to the longest."""
-    length = max(sum(map(sum, row)) for row in rows)
-    ids = {name: torch.full((len(rows), length), PADDING) for name in ("group_ids", "branch_ids")}
-    ids["position_ids"] = torch.zeros(len(rows), length, dtype=torch.long)
-    for number, row in enumerate(rows):
-        start = 0
-        for group, sizes in enumerate(row):
-            for branch, size in enumerate(sizes):
-                first = 0 if branch == 0 else sizes[0]
-                ids["group_ids"][number, start : start + size] = group
-                ids["branch_ids"][number, start : start + size] = branch
-                ids["position_ids"][number, start : start + size] = torch.arange(first, first + size)
-                start += size
-    return ids
-
-
 def far(one: Tensor, other: Tensor) -> float:
     one, other = one.detach().double(), other.detach().double()
     return float((one - other).norm() / one.norm())
@@ -63,7 +47,7 @@ def far(one: Tensor, other: Tensor) -> float:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_results_and_gradients_are_those_of_plain_formulas(layout, heads, key_heads, width):
     """Heads that share keys or do not, strides of a projection's output, and no place outside the groups."""
-    ids = rows_of(LAYOUTS[layout])
+    ids = rows_of(*LAYOUTS[layout])
     num_rows, length = ids["group_ids"].shape
     random = torch.Generator().manual_seed(4)
     given = [torch.randn(num_rows, length, count, width, generator=random).bfloat16().transpose(1, 2).requires_grad_()
@@ -92,7 +76,7 @@ def test_results_and_gradients_are_those_of_plain_formulas(layout, heads, key_he
 @pytest.mark.usefixtures("tiles")
 def test_scores_that_are_far_apart_stay_finite():
     """One key takes all the weight, from the first block or from the last, and the others next to none."""
-    ids = rows_of([[[200, 100]]])
+    ids = rows_of([[200, 100]])
     rows = PackedRows.of(**ids)
     query = torch.ones(1, 1, 300, 32, dtype=torch.bfloat16)
     for place in (3, 199):
@@ -110,7 +94,7 @@ def test_scores_that_are_far_apart_stay_finite():
 
 @pytest.mark.usefixtures("tiles")
 def test_the_compiler_is_told_the_shapes_that_come_out():
-    rows = PackedRows.of(**rows_of(LAYOUTS["long and short groups"]))
+    rows = PackedRows.of(**rows_of(*LAYOUTS["long and short groups"]))
     heads = [
         torch.randn(1, rows.row_length, count, 32).bfloat16().transpose(1, 2).requires_grad_() for count in (4, 2, 2)
     ]
@@ -144,7 +128,7 @@ def passed(model, ids: dict[str, Tensor]) -> list[Tensor]:
 
 @pytest.mark.usefixtures("tiles")
 def test_a_decoder_takes_it_and_leaves_it_again():
-    ids = rows_of(LAYOUTS["no prefix, no branch, padding"])
+    ids = rows_of(*LAYOUTS["no prefix, no branch, padding"])
     model = decoder()
     assert has_tiles(model)
     plain = passed(model, ids)
@@ -170,7 +154,7 @@ def test_a_compiled_layer_has_it_in_one_piece():
     compiled = copy.deepcopy(eager)
     compile_layers(compiled)
     for layout in LAYOUTS.values():
-        for one, other in zip(*(passed(model, rows_of(layout)) for model in (eager, compiled)), strict=True):
+        for one, other in zip(*(passed(model, rows_of(*layout)) for model in (eager, compiled)), strict=True):
             assert far(one, other) < 2e-2
     assert not torch._dynamo.utils.counters["graph_break"]
 
